@@ -1,0 +1,1 @@
+"""Records, their readers, encoding to tokens and labels, batches, and the DataModule."""

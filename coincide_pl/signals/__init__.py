@@ -1,0 +1,1 @@
+"""The on-disk store of per-sample signals, and the callback that fills it."""

@@ -1,0 +1,7 @@
+"""Readers: one class per data format."""
+
+from coincide_pl.data.readers.easy_vqa import EasyVQA
+from coincide_pl.data.readers.llava import LlavaJson
+from coincide_pl.data.readers.reader import Reader
+
+__all__ = ["EasyVQA", "LlavaJson", "Reader"]

@@ -1,0 +1,104 @@
+"""Load a model from a Hugging Face checkpoint, tell what it was, and write it back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModelForImageTextToText, PreTrainedModel
+
+from coincide_pl.errors import ModelError
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+def load_model(
+    pretrained: str, *, dtype: DType = "float32", attention: str = "sdpa"
+) -> PreTrainedModel:
+    """Load an image-text-to-text model; no code from the checkpoint is ever run.
+
+    Args:
+        pretrained: a directory written by `save_pretrained`, or a name on the Hugging Face hub.
+        dtype: in which the weights are held.
+        attention: an attention implementation of transformers (`sdpa`, `flash_attention_2`, ...).
+
+    Raises:
+        ModelError: no such directory, or no model of this kind in it.
+    """
+    check_directory(pretrained, "config.json")
+    try:
+        return AutoModelForImageTextToText.from_pretrained(
+            pretrained, dtype=getattr(torch, dtype), attn_implementation=attention
+        )
+    except Exception as error:
+        raise ModelError(
+            f"{pretrained}: no image-text-to-text model: {first_line(error)}"
+        ) from error
+
+
+def check_directory(pretrained: str, file: str) -> None:
+    """Refuse what looks like a local checkpoint but is none, before a hub is asked for it.
+
+    Raises:
+        ModelError: naming the directory, or the file that it lacks.
+    """
+    path = Path(pretrained)
+    if path.is_dir():
+        if not (path / file).is_file():
+            raise ModelError(f"{pretrained}: a directory without a model (it has no {file})")
+    elif (
+        path.exists() or path.is_absolute() or len(path.parts) != 2 or path.parts[0] in (".", "..")
+    ):
+        raise ModelError(f"{pretrained}: no such checkpoint directory")
+
+
+def checkpoint_fingerprint(pretrained: str) -> str:
+    """A digest of everything in a checkpoint that its numbers depend on.
+
+    Args:
+        pretrained: a directory, or the name of a model that is already in the local hub cache.
+
+    Returns:
+        32 hexadecimal digits over names and contents of the weights, configs and tokenizer files.
+    """
+    directory = Path(pretrained)
+    if not directory.is_dir():
+        from huggingface_hub import snapshot_download
+
+        directory = Path(snapshot_download(pretrained, local_files_only=True))
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(directory.iterdir()):
+        if path.suffix in {".json", ".safetensors", ".bin", ".model", ".jinja", ".txt"}:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, hashlib.blake2b).digest()
+            digest.update(path.name.encode() + b"\0" + content)
+    return digest.hexdigest()
+
+
+def save_checkpoint(directory: str | Path, *parts: object) -> None:
+    """Write a model, its processor and so on as one checkpoint directory, whole or not at all.
+
+    Args:
+        directory: where; what is there is replaced.
+        parts: objects with `save_pretrained`.
+    """
+    target = Path(directory)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    for part in parts:
+        part.save_pretrained(aside)  # type: ignore[attr-defined]
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(aside, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,22 @@
+"""All: no selection, for the run that every subset is compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coincide_pl.errors import SelectionError
+from coincide_pl.selection.selector import Pool, Selector
+
+
+class All(Selector):
+    """Every sample, in record order; goes with a fraction of 1."""
+
+    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Every row.
+
+        Raises:
+            SelectionError: fewer are asked for.
+        """
+        if count != len(pool):
+            raise SelectionError(f"fraction: All selects all {len(pool)} samples, not {count}")
+        return np.arange(count), {}

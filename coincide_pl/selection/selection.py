@@ -1,0 +1,91 @@
+"""A selection: which rows were picked, how, and from what; one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from coincide_pl.errors import SelectionError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows picked from a pool.
+
+    Attributes:
+        indices: int64 [count], rows of the pool in order of picking.
+        pool_size: rows of the pool.
+        selector: the selector's class path and hyperparameters.
+        made_from: fingerprints of all it was made from.
+        clusters: columns of per-cluster figures [K] by name, where there are clusters.
+    """
+
+    indices: np.ndarray
+    pool_size: int
+    selector: dict[str, Any]
+    made_from: dict[str, str]
+    clusters: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the whole selection, 32 hexadecimal digits."""
+        digest = hashlib.blake2b(self._head().encode(), digest_size=16)
+        for name, values in self._arrays().items():
+            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Writes the file beside its place and renames it; equal selections give equal bytes."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        head = json.dumps({"head": json.loads(self._head()), "fingerprint": self.fingerprint})
+        aside.write_bytes(save(self._arrays(), {"selection": head}))
+        os.replace(aside, target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Selection:
+        """Reads a selection file.
+
+        Raises:
+            SelectionError: it is missing, no selection, truncated or changed.
+        """
+        if not Path(path).is_file():
+            raise SelectionError(f"{path}: no such selection file")
+        try:
+            with safe_open(path, "np") as file:
+                content = json.loads(file.metadata()["selection"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            head = content["head"]
+            clusters = {n[9:]: v for n, v in arrays.items() if n.startswith("clusters.")}
+            selection = cls(
+                arrays["indices"], head["pool_size"], head["selector"], head["made_from"], clusters
+            )
+            whole = selection.fingerprint == content["fingerprint"]
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise SelectionError(f"{path}: not a selection file, or a damaged one") from error
+        if not whole:
+            raise SelectionError(f"{path}: changed since it was written; select again")
+        return selection
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        named = {f"clusters.{name}": values for name, values in self.clusters.items()}
+        return {"indices": self.indices, **dict(sorted(named.items()))}
+
+    def _head(self) -> str:
+        return json.dumps(
+            {
+                "pool_size": self.pool_size,
+                "selector": self.selector,
+                "made_from": self.made_from,
+            },
+            sort_keys=True,
+        )

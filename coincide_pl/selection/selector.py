@@ -1,0 +1,94 @@
+"""What every selector is: hyperparameters in the constructor, `select(pool, count)`."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from coincide_pl.data.records import Record
+from coincide_pl.errors import SelectionError
+from coincide_pl.selection.selection import Selection
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What is chosen from.
+
+    Attributes:
+        records: the samples.
+        signals: per-sample arrays [N, ...] by name, rows in record order.
+        fingerprints: of the data, of the signals, and so on.
+    """
+
+    records: Sequence[Record]
+    signals: Mapping[str, np.ndarray] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+class Selector(ABC):
+    """A way to choose. A subclass keeps each constructor argument in an attribute of its name."""
+
+    signals: ClassVar[tuple[str, ...]] = ()
+    """Signals it needs, by name."""
+
+    @abstractmethod
+    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Chooses.
+
+        Returns:
+            Rows int64 [count] in order of picking, and columns of per-cluster figures.
+        """
+
+    def select(self, pool: Pool, count: int) -> Selection:
+        """Choose `count` rows of a pool.
+
+        Raises:
+            SelectionError: a signal is missing, or the count is not possible.
+        """
+        if not 0 < count <= len(pool):
+            raise SelectionError(f"can't select {count} of {len(pool)} samples")
+        for signal in self.signals:
+            if signal not in pool.signals:
+                raise SelectionError(
+                    f"{type(self).__name__} needs the signal {signal!r}: make it with "
+                    "`coincide predict` and name its folder in data.signals"
+                )
+            if len(pool.signals[signal]) != len(pool):
+                raise SelectionError(
+                    f"signal {signal!r} has {len(pool.signals[signal])} rows, "
+                    f"but there are {len(pool)} records"
+                )
+        indices, clusters = self.pick(pool, count)
+        return Selection(
+            np.asarray(indices, np.int64), len(pool), self.config, dict(pool.fingerprints), clusters
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Class path and hyperparameters."""
+        names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
+        return {
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "init_args": {name: getattr(self, name) for name in names},
+        }
+
+
+def target_count(fraction: float, size: int) -> int:
+    """int(fraction * size), as the authors count.
+
+    Raises:
+        SelectionError: the fraction is outside (0, 1], or leaves nothing.
+    """
+    if not 0 < fraction <= 1:
+        raise SelectionError(f"fraction: {fraction} is outside (0, 1]")
+    if not int(fraction * size):
+        raise SelectionError(f"fraction: {fraction} of {size} samples leaves none")
+    return int(fraction * size)

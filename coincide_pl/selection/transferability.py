@@ -1,0 +1,64 @@
+"""Transferability of a cluster, from the cosines between centroids."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from coincide_pl.errors import SelectionError
+
+Modality = Literal["text", "visual", "both"]
+
+
+def transferability(
+    centroids: np.ndarray | torch.Tensor,
+    num_layers: int,
+    modality: Modality = "text",
+    exclude_above: float | None = 0.9,
+) -> np.ndarray | torch.Tensor:
+    """S_i: the mean cosine of centroid i with the others, S_i = mean_j cos(c_i, c_j).
+
+    The defaults are the authors' code: text halves only, and pairs more similar than 0.9 left out,
+    the cluster itself among them. The paper's plain mean over the other clusters is
+    `modality="both", exclude_above=None`.
+
+    Args:
+        centroids: [K, layers * 2 * hidden], [visual, text] per layer.
+        num_layers: M.
+        modality: which halves are compared.
+        exclude_above: pairs with a larger cosine are left out; `None` leaves out the cluster itself
+            only. A cluster with no pair left gets this bound itself.
+
+    Returns:
+        float64 [K], of the kind of `centroids`.
+
+    Raises:
+        SelectionError: the width does not divide into layers and halves.
+    """
+    rows = (
+        torch.as_tensor(np.asarray(centroids)) if isinstance(centroids, np.ndarray) else centroids
+    )
+    if rows.ndim != 2 or rows.shape[1] % (2 * num_layers):
+        raise SelectionError(
+            f"centroids of shape {tuple(rows.shape)} do not divide into {num_layers} layers "
+            "of a visual and a text half"
+        )
+    halves = rows.double().reshape(len(rows), num_layers, 2, -1)
+    if modality != "both":
+        halves = halves[:, :, ("visual", "text").index(modality)]
+    unit = torch.nn.functional.normalize(halves.reshape(len(rows), -1), dim=1)
+    scores = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
+    for start in range(0, len(rows), 1024):
+        cosines = unit[start : start + 1024] @ unit.T
+        here = torch.arange(len(cosines), device=rows.device)
+        if exclude_above is None:
+            cosines[here, here + start] = 0
+            scores[start : start + 1024] = cosines.sum(1) / max(len(rows) - 1, 1)
+        else:
+            kept = cosines <= exclude_above
+            counts = kept.sum(1)
+            means = (cosines * kept).sum(1) / counts.clamp(min=1)
+            scores[start : start + 1024] = torch.where(counts > 0, means, exclude_above)
+    return scores.numpy() if isinstance(centroids, np.ndarray) else scores
