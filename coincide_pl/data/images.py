@@ -35,7 +35,7 @@ def open_image(root: Path, relative: str) -> Image.Image:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise DataError(f"{name}: {image.width}×{image.height} pixels are too many")
+                    raise DataError(f"{name}: {image.width} by {image.height} pixels are too many")
                 return _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise DataError(f"{name}: no such image") from None

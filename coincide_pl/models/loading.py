@@ -40,7 +40,7 @@ def load_model(
         ) from error
 
 
-def check_directory(pretrained: str, file: str) -> None:
+def check_directory(pretrained: str, *files: str) -> None:
     """Refuse what looks like a local checkpoint but is none, before a hub is asked for it.
 
     Raises:
@@ -48,8 +48,9 @@ def check_directory(pretrained: str, file: str) -> None:
     """
     path = Path(pretrained)
     if path.is_dir():
-        if not (path / file).is_file():
-            raise ModelError(f"{pretrained}: a directory without a model (it has no {file})")
+        if not any((path / file).is_file() for file in files):
+            lacks = " or ".join(files)
+            raise ModelError(f"{pretrained}: a directory without a model (it has no {lacks})")
     elif (
         path.exists() or path.is_absolute() or len(path.parts) != 2 or path.parts[0] in (".", "..")
     ):

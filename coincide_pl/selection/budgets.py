@@ -17,11 +17,13 @@ class Walk:
     Attributes:
         order: int64 [K], clusters from the largest share to the smallest.
         official: int64 [K], what the authors' walk gives each cluster.
+        whole: bool [K], clusters smaller than their share, which the walk takes as they are.
         total: int64 [K], the same after the shortfall was handed out.
     """
 
     order: np.ndarray
     official: np.ndarray
+    whole: np.ndarray
     total: np.ndarray
 
 
@@ -82,13 +84,16 @@ def walk(
     for i in range(len(order) - 2, -1, -1):
         parts[i] += parts[i + 1] * np.exp(scores[i + 1] - scores[i])
     official = np.zeros(len(sizes), np.int64)
+    whole = np.zeros(len(sizes), bool)
     remaining = count
     for cluster, part in zip(order, parts, strict=True):
-        official[cluster] = min(round(remaining / part), sizes[cluster])
+        share = round(remaining / part)
+        whole[cluster] = share > sizes[cluster]
+        official[cluster] = min(share, sizes[cluster])
         remaining -= int(official[cluster])
     total = official.copy()
     for cluster in order:
         more = min(remaining, int(sizes[cluster] - total[cluster]))
         total[cluster] += more
         remaining -= more
-    return Walk(order, official, total)
+    return Walk(order, official, whole, total)

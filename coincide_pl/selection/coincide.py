@@ -159,7 +159,7 @@ def picks(
         if not total:
             continue
         rows = groups[cluster]
-        if official == len(rows):
+        if plan.whole[cluster]:
             first.append(rows)
             continue
         chosen = rows[np.asarray(greedy_mmd(features[rows], total, bandwidth, memory))]

@@ -1,0 +1,128 @@
+"""Make a batch: open and process each distinct image once, encode, pad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoder, Encoding
+from coincide_pl.data.images import open_image
+from coincide_pl.data.records import Record, Records
+from coincide_pl.errors import DataError
+
+
+@dataclass
+class Batch:
+    """B conversations, padded to T tokens.
+
+    Attributes:
+        rows: int64 [B], which records.
+        input_ids: int64 [B, T].
+        attention_mask: int64 [B, T], 0 at padding.
+        labels: int64 [B, T], -100 where nothing is trained.
+        image_mask: bool [B, T], see `Encoding`.
+        text_mask: bool [B, T], see `Encoding`.
+        image_inputs: the model's arguments for the distinct images, concatenated.
+        image_index: int64 [occurrences], the distinct image at each image mark, row by row.
+        num_images: distinct images.
+        sources: [B], each record's source, or `all` where the data have none.
+        answers: [B], each record's last answer.
+        num_truncated: conversations that the maximum length cut.
+    """
+
+    rows: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    image_mask: Tensor
+    text_mask: Tensor
+    image_inputs: dict[str, Tensor]
+    image_index: Tensor
+    num_images: int
+    sources: list[str]
+    answers: list[str]
+    num_truncated: int
+
+
+class EncodedBatches(Dataset[Batch]):
+    """Maps a list of row indices to the batch of these rows."""
+
+    def __init__(self, records: Records, encoder: Encoder, prompts: bool = False) -> None:
+        """Keeps what a worker process needs.
+
+        Args:
+            records: the data.
+            encoder: of conversations.
+            prompts: encode up to the last answer and pad on the left, as generation needs.
+        """
+        self.records, self.encoder, self.prompts = records, encoder, prompts
+
+    def __getitem__(self, rows: list[int]) -> Batch:
+        """Reads, encodes and pads."""
+        records = [self.records[row] for row in rows]
+        images: dict[str, EncodedImage] = {}
+        encodings, occurrences = [], []
+        for record in records:
+            for path in record.images:
+                if path not in images:
+                    image = open_image(self.records.image_root, path)
+                    images[path] = self.encoder.encode_image(image)
+            encode = self.encoder.encode_prompt if self.prompts else self.encoder.encode
+            encoding = encode(record, [images[path] for path in record.images])
+            encodings.append(encoding)
+            occurrences += record.images[: encoding.num_images]
+        return collate(rows, records, encodings, images, occurrences, self._pad_id, self.prompts)
+
+    @property
+    def _pad_id(self) -> int:
+        tokenizer = self.encoder.tokenizer
+        return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+
+def collate(
+    rows: list[int],
+    records: list[Record],
+    encodings: list[Encoding],
+    images: dict[str, EncodedImage],
+    occurrences: list[str],
+    pad_id: int,
+    left: bool,
+) -> Batch:
+    """Pad encodings, and stack the images that occur."""
+    distinct = {path: number for number, path in enumerate(dict.fromkeys(occurrences))}
+    length = max(len(e.input_ids) for e in encodings)
+
+    def padded(values: list[np.ndarray], fill: int | bool) -> Tensor:
+        out = np.full((len(values), length), fill, values[0].dtype)
+        for row, value in zip(out, values, strict=True):
+            row[slice(length - len(value), None) if left else slice(len(value))] = value
+        return torch.from_numpy(out)
+
+    used = [images[path].inputs for path in distinct]
+    return Batch(
+        rows=torch.tensor(rows, dtype=torch.int64),
+        input_ids=padded([e.input_ids for e in encodings], pad_id),
+        attention_mask=padded([np.ones(len(e.input_ids), np.int64) for e in encodings], 0),
+        labels=padded([e.labels for e in encodings], IGNORE),
+        image_mask=padded([e.image_mask for e in encodings], False),
+        text_mask=padded([e.text_mask for e in encodings], False),
+        image_inputs={key: stacked(key, used) for key in (used[0] if used else {})},
+        image_index=torch.tensor([distinct[path] for path in occurrences], dtype=torch.int64),
+        num_images=len(distinct),
+        sources=[record.source or "all" for record in records],
+        answers=[record.turns[-1].text for record in records],
+        num_truncated=sum(e.truncated for e in encodings),
+    )
+
+
+def stacked(key: str, inputs: list[dict[str, Any]]) -> Tensor:
+    """One image argument of several images."""
+    try:
+        return torch.cat([item[key] for item in inputs])
+    except (RuntimeError, KeyError) as error:
+        raise DataError(f"images of one batch give {key!r} of different shapes") from error
