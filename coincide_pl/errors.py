@@ -1,8 +1,16 @@
 """Mistakes a user can mend: one line each, naming the file, record or option, and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 
 class CoincideError(Exception):
     """Base of all errors that the command prints as one line, without a traceback."""
+
+    shared = False
+    """Whether every process of the run raises it, so that the first one alone prints it."""
 
 
 class DataError(CoincideError):
@@ -19,3 +27,25 @@ class SelectionError(CoincideError):
 
 class ModelError(CoincideError):
     """A checkpoint without a usable model, or a model without the part asked for."""
+
+
+def on_first_process(strategy: Any, action: Callable[[], None]) -> None:
+    """Do something on the first process; the others wait for it.
+
+    Args:
+        strategy: of the trainer.
+        action: what is done once.
+
+    Raises:
+        CoincideError: what the action raised, in every process.
+    """
+    error: CoincideError | None = None
+    if strategy.is_global_zero:
+        try:
+            action()
+        except CoincideError as caught:
+            error = caught
+    error = strategy.broadcast(error)
+    if error is not None:
+        error.shared = True
+        raise error

@@ -8,6 +8,7 @@ image, so an image is processed once however many conversations are about it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +80,10 @@ class Encoder:
             )
         if not self.tokenizer.is_fast:
             raise ModelError(f"{name}: a fast tokenizer (tokenizer.json) is needed")
-        self.image_token = getattr(processor, "image_token", None)
-        if not isinstance(self.image_token, str):
+        token = getattr(processor, "image_token", None)
+        if not isinstance(token, str):
             raise ModelError(f"{name} has no image token")
+        self.image_token: str = token
         self.image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         self.special_ids = np.array(sorted(self.tokenizer.added_tokens_decoder), np.int64)
         self._pieces: dict[tuple[str, ...], tuple[list[str], str]] = {}
@@ -136,7 +138,7 @@ class Encoder:
             # A token that begins with the blank before the answer belongs to the answer.
             labelled |= (ends > spans[i][0]) & (starts < spans[i][1] + len(end))
         first_user = next(spans[i][0] for i, role in enumerate(roles) if role == "user")
-        return self._expand(ids, labelled, starts >= first_user, images)
+        return self._expand(ids, labelled, ends > first_user, images)
 
     def _begin(
         self, ids: np.ndarray, starts: np.ndarray, ends: np.ndarray
@@ -156,7 +158,7 @@ class Encoder:
         starts: np.ndarray,
         ends: np.ndarray,
         spans: list[tuple[int, int]],
-        roles: list[str],
+        roles: Sequence[str],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Replace control tokens that somebody typed by ordinary tokens of the same text."""
         typed = np.zeros(len(ids), bool)

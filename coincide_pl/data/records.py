@@ -148,7 +148,7 @@ class Records(Sequence[Record]):
         return Record(
             id=row["id"],
             images=tuple(row["images"]),
-            turns=tuple(Turn(ROLES[role], text) for role, text in turns),  # type: ignore[arg-type]
+            turns=tuple(Turn(ROLES[role], text) for role, text in turns),
             source=row["source"],
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from coincide_pl.errors import ModelError
 
@@ -40,7 +41,7 @@ def part(model: nn.Module, name: str) -> nn.Module:
     )
 
 
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The text decoder's layers, in order.
 
     Raises:
@@ -55,7 +56,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def attention_outputs(
-    model: nn.Module, layers: Sequence[int], projection: str | None = None
+    model: PreTrainedModel, layers: Sequence[int], projection: str | None = None
 ) -> list[nn.Module]:
     """The attention blocks' output projections of some decoder layers.
 

@@ -46,8 +46,10 @@ class ReferenceModule(lightning.LightningModule):
         """
         super().__init__()
         check_directory(pretrained, "config.json")
-        self.save_hyperparameters()
         self.pretrained = pretrained
+        self.attention_output = attention_output
+        self.weights: DType = dtype
+        self.attention = attention
         self.layers = list(layers)
         self.processor: ProcessorMixin = load_processor(pretrained)
         self.model: PreTrainedModel | None = None
@@ -56,11 +58,9 @@ class ReferenceModule(lightning.LightningModule):
         """Loads the checkpoint."""
         if self.model is None:
             self.model = load_model(
-                self.pretrained, dtype=self.hparams.dtype, attention=self.hparams.attention
+                self.pretrained, dtype=self.weights, attention=self.attention
             ).eval()
-            self.projections = attention_outputs(
-                self.model, self.layers, self.hparams.attention_output
-            )
+            self.projections = attention_outputs(self.model, self.layers, self.attention_output)
 
     @property
     def fingerprint(self) -> str:

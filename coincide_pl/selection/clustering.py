@@ -76,8 +76,9 @@ def spherical_kmeans(
             for i in range(0, n, BLOCK)
         ]
     )
-    check_collapse(kmeans.centroids)
-    return Clusters(kmeans.centroids, labels)
+    centroids = np.asarray(kmeans.centroids)
+    check_collapse(centroids)
+    return Clusters(centroids, labels)
 
 
 def check_collapse(centroids: np.ndarray) -> None:

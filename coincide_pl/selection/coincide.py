@@ -28,7 +28,6 @@ class Coincide(Selector):
     def __init__(
         self,
         num_clusters: int,
-        num_layers: int,
         temperature: float = 0.1,
         bandwidth: float = 1.0,
         modality: Modality = "text",
@@ -43,7 +42,6 @@ class Coincide(Selector):
         Args:
             num_clusters: K; the paper has 10,000 for LLaVA-1.5's 665 K samples and 2,500 for
                 Vision-Flan's 186 K.
-            num_layers: M, how many layers the activations hold.
             temperature: τ.
             bandwidth: σ of the Gaussian kernel.
             modality: halves that transferability compares (`both` in the paper).
@@ -60,14 +58,12 @@ class Coincide(Selector):
         check_bandwidth(bandwidth)
         for name, value in {
             "num_clusters": num_clusters,
-            "num_layers": num_layers,
             "num_iterations": num_iterations,
             "temperature": temperature,
         }.items():
             if not value > 0:
                 raise SelectionError(f"{name}: {value} must be positive")
         self.num_clusters = num_clusters
-        self.num_layers = num_layers
         self.temperature = temperature
         self.bandwidth = bandwidth
         self.modality: Modality = modality
@@ -80,9 +76,11 @@ class Coincide(Selector):
     def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Clusters, scores and picks."""
         features = pool.signals["activations"]
+        if pool.num_layers is None:
+            raise SelectionError("Coincide needs to know how many layers the activations hold")
         clusters = spherical_kmeans(features, self.num_clusters, self.num_iterations, self.seed)
         scores = np.asarray(
-            transferability(clusters.centroids, self.num_layers, self.modality, self.exclude_above)
+            transferability(clusters.centroids, pool.num_layers, self.modality, self.exclude_above)
         )
         rows, groups = cluster_members(clusters.labels, self.num_clusters)
         densities = np.zeros(self.num_clusters)

@@ -23,11 +23,13 @@ class Pool:
         records: the samples.
         signals: per-sample arrays [N, ...] by name, rows in record order.
         fingerprints: of the data, of the signals, and so on.
+        num_layers: M, how many layers the activations hold, if there are activations.
     """
 
     records: Sequence[Record]
     signals: Mapping[str, np.ndarray] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    num_layers: int | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -74,7 +76,7 @@ class Selector(ABC):
     @property
     def config(self) -> dict[str, Any]:
         """Class path and hyperparameters."""
-        names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
+        names = list(inspect.signature(type(self)).parameters)
         return {
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
             "init_args": {name: getattr(self, name) for name in names},

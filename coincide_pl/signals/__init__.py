@@ -1,1 +1,6 @@
 """The on-disk store of per-sample signals, and the callback that fills it."""
+
+from coincide_pl.signals.store import Manifest, SignalsStore, SignalsWriter
+from coincide_pl.signals.writer import WriteSignals
+
+__all__ = ["Manifest", "SignalsStore", "SignalsWriter", "WriteSignals"]

@@ -1,0 +1,40 @@
+"""One warning, with the count, where conversations were cut at the maximum length."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning
+import torch
+
+from coincide_pl.data.collation import Batch
+
+log = logging.getLogger(__name__)
+
+
+class WarnTruncated(lightning.Callback):
+    """Counts cut conversations in the first epoch of a fit, in a test or a predict, and says so."""
+
+    cut = seen = 0
+    told = False
+
+    def _count(self, *args: Any, **kwargs: Any) -> None:
+        batch: Batch = args[3]
+        self.cut += batch.num_truncated
+        self.seen += len(batch.rows)
+
+    on_train_batch_end = on_test_batch_end = on_predict_batch_end = _count
+
+    def _tell(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        counts = torch.tensor([self.cut, self.seen], device=pl_module.device)
+        cut, seen = trainer.strategy.reduce(counts, reduce_op="sum").tolist()  # type: ignore[union-attr]
+        self.cut = self.seen = 0
+        if cut and not self.told and trainer.is_global_zero:
+            length = trainer.datamodule.max_length  # type: ignore[attr-defined]
+            log.warning(
+                "%d of %d conversations were cut at %d tokens (data.max_length)", cut, seen, length
+            )
+        self.told = True
+
+    on_train_epoch_end = on_test_epoch_end = on_predict_epoch_end = _tell

@@ -1,0 +1,263 @@
+"""The DataModule: records, encoder and selector become loaders.
+
+It stands outside the rooms because it joins three of them; it is the only place where selection
+meets training.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+
+from coincide_pl.data.batches import BatchSampler, Plan, plan_in_order, plan_shuffled
+from coincide_pl.data.collation import EncodedBatches
+from coincide_pl.data.encoding import Encoder
+from coincide_pl.data.loader import BatchLoader
+from coincide_pl.data.readers import Reader
+from coincide_pl.data.records import Records
+from coincide_pl.errors import DataError, SelectionError, on_first_process
+from coincide_pl.models.loading import checkpoint_fingerprint
+from coincide_pl.selection import Pool, Selection, Selector
+from coincide_pl.selection.selector import target_count
+from coincide_pl.signals import SignalsStore
+
+log = logging.getLogger(__name__)
+
+BYTES_PER_TOKEN, TOKENS_PER_IMAGE = 4, 576
+"""Rough lengths are enough to put like with like."""
+
+
+class InstructionData(lightning.LightningDataModule):
+    """Instruction data from which a selector chooses; the target is trained on the choice.
+
+    The selection is a file, made on one process and used again while nothing that it depends on
+    changes: data, signals, selector and its hyperparameters, fraction.
+    """
+
+    def __init__(
+        self,
+        train: Reader | None = None,
+        val: Reader | None = None,
+        test: Reader | None = None,
+        selector: Selector | None = None,
+        fraction: float = 1.0,
+        signals: str | None = None,
+        selection: str | None = None,
+        reference: str | None = None,
+        layers: list[int] | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        max_length: int = 2048,
+        num_workers: int = 0,
+        cache_dir: str = "~/.cache/coincide_pl",
+        seed: int = 0,
+    ) -> None:
+        """Checks what can be checked without reading the data.
+
+        Args:
+            train: data that are chosen from, trained on, and read by `predict`.
+            val: data for the validation loss.
+            test: questions whose generated answers are scored.
+            selector: chooses; without one, `selection` must exist, or all data are used.
+            fraction: share of the data to choose, in (0, 1].
+            signals: directory of per-sample signals: `predict` writes it, selectors read it.
+            selection: the selection file (default: in the directory of the run).
+            reference: checkpoint that the signals must come from; checked when given.
+            layers: decoder layers that the signals must hold; checked when given.
+            batch_size: conversations per process and step in training.
+            eval_batch_size: the same in validation, test and predict (default: as in training).
+            max_length: tokens of a conversation, images included; longer ones are cut.
+            num_workers: processes that read and encode, per training process.
+            cache_dir: folder for the records in memory-mapped form.
+            seed: of the order in training.
+
+        Raises:
+            SelectionError: a fraction outside (0, 1].
+            DataError: sizes that are not positive.
+        """
+        super().__init__()
+        target_count(fraction, 1 << 62)
+        for name, value in (
+            ("batch_size", batch_size),
+            ("eval_batch_size", eval_batch_size or 1),
+            ("max_length", max_length),
+        ):
+            if value < 1:
+                raise DataError(f"{name}: {value} must be at least 1")
+        self.prepare_data_per_node = False
+        self.readers = {"train": train, "val": val, "test": test}
+        self.selector, self.fraction = selector, fraction
+        self.signals, self.selection_path = signals, selection
+        self.reference, self.layers = reference, layers
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.max_length, self.num_workers = max_length, num_workers
+        self.cache_dir, self.seed = cache_dir, seed
+        self.rows_done: np.ndarray | None = None
+        self.selection: Selection | None = None
+
+    def prepare_data(self) -> None:
+        """Nothing: what is done once is done in `setup`, where every process learns how it went."""
+
+    def setup(self, stage: str) -> None:
+        """Reads the records the stage needs; for `fit` and `select`, chooses among them.
+
+        Args:
+            stage: `fit`, `validate`, `test`, `predict` or `select`.
+        """
+        wanted = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": ("train",),
+            "select": ("train",),
+        }[stage]
+        for name in wanted:
+            if self.readers[name] is None and name == wanted[0]:
+                raise DataError(f"data.{name}: {stage} needs a reader there")
+        readers = {name: reader for name in wanted if (reader := self.readers[name]) is not None}
+        strategy = self.trainer.strategy  # type: ignore[union-attr]
+        on_first_process(strategy, lambda: self._read(readers))
+        self._read(readers)
+        if stage in ("fit", "select") and (self.selector or self.selection_path):
+            path = self._selection_file()
+            on_first_process(strategy, lambda: self._choose(path))
+            self.selection = Selection.load(path)
+        if stage != "select":
+            self.encoder = Encoder(self.trainer.lightning_module.processor, self.max_length)  # type: ignore[union-attr]
+
+    def _read(self, readers: dict[str, Reader]) -> None:
+        for name, reader in readers.items():
+            records = reader.records(self.cache_dir)
+            setattr(self, "records" if name == "train" else f"{name}_records", records)
+
+    records: Records
+    val_records: Records
+    test_records: Records
+
+    def _selection_file(self) -> Path:
+        if self.selection_path:
+            return Path(self.selection_path)
+        return Path(self.trainer.default_root_dir) / "selection.safetensors"  # type: ignore[union-attr]
+
+    def _choose(self, path: Path) -> None:
+        """Leaves the selection asked for at `path`: the one there, if it is still that."""
+        if self.selector is None:
+            found = Selection.load(path)
+            if found.made_from.get("data") != self.records.fingerprint:
+                raise SelectionError(f"{path}: was made from other data than data.train")
+            return
+        count = target_count(self.fraction, len(self.records))
+        pool = self._pool(self.selector)
+        if path.exists():
+            try:
+                found = Selection.load(path)
+            except SelectionError as error:
+                log.warning("%s: selecting again", error)
+            else:
+                mine = (self.selector.config, pool.fingerprints, len(pool), count)
+                its = (found.selector, found.made_from, found.pool_size, len(found.indices))
+                if mine == its:
+                    log.info("%s: as asked for, used again", path)
+                    return
+                log.info("%s: made from something else, selecting again", path)
+        selection = self.selector.select(pool, count)
+        selection.save(path)
+        log.info("%s: %d of %d samples", path, count, len(pool))
+
+    def _pool(self, selector: Selector) -> Pool:
+        fingerprints = {"data": self.records.fingerprint}
+        if not selector.signals:
+            return Pool(self.records, {}, fingerprints)
+        name = type(selector).__name__
+        if self.signals is None:
+            raise SelectionError(
+                f"data.signals: {name} needs {', '.join(selector.signals)}; "
+                "name the directory that `coincide predict` wrote"
+            )
+        store = SignalsStore(
+            self.signals,
+            data=self.records.fingerprint,
+            model=checkpoint_fingerprint(self.reference) if self.reference else None,
+            layers=self.layers,
+        )
+        fingerprints["signals"] = store.fingerprint
+        return Pool(self.records, store, fingerprints, len(store.manifest.layers) or None)
+
+    def train_dataloader(self) -> BatchLoader:
+        """The chosen rows, shuffled anew each epoch."""
+        rows = None if self.selection is None else self.selection.indices
+
+        def plan(epoch: int) -> Plan:
+            return plan_shuffled(
+                lengths(self.records),
+                self.records.image_counts > 0,
+                self.batch_size,
+                seed=self.seed,
+                epoch=epoch,
+                rows=rows,
+            )
+
+        return self._loader(self.records, plan, even=True)
+
+    def val_dataloader(self) -> BatchLoader | list[Any]:
+        """All validation rows; none without validation data."""
+        if self.readers["val"] is None:
+            return []
+        return self._loader(self.val_records, self._in_order(self.val_records), even=True)
+
+    def test_dataloader(self) -> BatchLoader:
+        """The prompts of all test rows."""
+        plan = self._in_order(self.test_records)
+        return self._loader(self.test_records, plan, even=False, prompts=True)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """All training rows in fixed batches, but for batches all of whose rows are done."""
+        return self._loader(self.records, self._in_order(self.records, self.rows_done), even=False)
+
+    def _in_order(self, records: Records, done: np.ndarray | None = None) -> Callable[[int], Plan]:
+        plan = plan_in_order(lengths(records), records.image_codes, self.eval_batch_size)
+        if done is not None:
+            plan = [batch for batch in plan if not done[batch].all()]
+        return lambda epoch: plan
+
+    def _loader(
+        self, records: Records, plan: Callable[[int], Plan], even: bool, prompts: bool = False
+    ) -> BatchLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        return BatchLoader(
+            EncodedBatches(records, self.encoder, prompts),
+            BatchSampler(plan, trainer.global_rank, trainer.world_size, even),
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training checkpoint was trained on."""
+        chosen = None if self.selection is None else self.selection.fingerprint
+        return {"data": self.records.fingerprint, "selection": chosen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuses to go on with other data.
+
+        Raises:
+            SelectionError: the checkpoint was trained on other data or another selection.
+        """
+        if state_dict != self.state_dict():
+            root = self.trainer.default_root_dir  # type: ignore[union-attr]
+            raise SelectionError(
+                f"{root}: its checkpoint was trained on other data or another selection; "
+                "name another trainer.default_root_dir, or delete its checkpoints to start afresh"
+            )
+
+
+def lengths(records: Records) -> np.ndarray:
+    """Rough lengths in tokens, int64 [N]."""
+    return records.text_lengths // BYTES_PER_TOKEN + TOKENS_PER_IMAGE * records.image_counts

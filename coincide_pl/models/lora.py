@@ -1,0 +1,78 @@
+"""Low-rank adapters on the language model's linear layers, and folding them in again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from coincide_pl.errors import ModelError
+from coincide_pl.models.anatomy import part
+
+
+@dataclass
+class LoRA:
+    """Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685) of the language model.
+
+    Attributes:
+        rank: r of the adapters (128 in LLaVA-1.5's recipe).
+        alpha: the update is scaled by alpha / rank.
+        dropout: on the adapters' input.
+        target_modules: last names of the linear layers that get one, such as `q_proj`; all of the
+            language model's by default.
+    """
+
+    rank: int = 128
+    alpha: float = 256
+    dropout: float = 0.05
+    target_modules: list[str] = field(default_factory=list)
+
+
+def add_lora(model: PreTrainedModel, lora: LoRA) -> None:
+    """Freeze the language model and give its linear layers adapters, in place.
+
+    Raises:
+        ModelError: a rank that is not positive, or a name that no linear layer has.
+    """
+    if lora.rank < 1:
+        raise ModelError(f"lora.rank: {lora.rank} must be at least 1")
+    text = part(model, "language_model")
+    names = {module: name for name, module in model.named_modules()}
+    targets = [
+        names[module]
+        for name, module in text.named_modules()
+        if isinstance(module, nn.Linear)
+        and (not lora.target_modules or name.rpartition(".")[2] in lora.target_modules)
+    ]
+    if not targets:
+        raise ModelError(f"lora.target_modules: no linear layer is called {lora.target_modules}")
+    trained = [
+        p for n, p in model.named_parameters() if p.requires_grad and not n.startswith(names[text])
+    ]
+    model.add_adapter(
+        LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            lora_dropout=lora.dropout,
+            target_modules=targets,
+        )
+    )
+    head = model.get_output_embeddings()
+    frozen = {id(p) for p in head.parameters()} if head is not None else set()
+    for parameter in trained:  # what is not the language model is trained as before
+        parameter.requires_grad_(id(parameter) not in frozen)
+
+
+def merge_lora(model: PreTrainedModel) -> None:
+    """Add each adapter's update to its layer's weight and take the adapter away, in place."""
+    adapted = [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]
+    for name, layer in adapted:
+        layer.merge(safe_merge=True)  # type: ignore[operator]
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, layer.get_base_layer())
+    if adapted:
+        del model.peft_config
+        model._hf_peft_config_loaded = False

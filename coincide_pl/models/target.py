@@ -1,0 +1,191 @@
+"""The target model: finetunes any image-text-to-text model, whole or with LoRA, and answers."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import MeanMetric
+from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+
+from coincide_pl.data.collation import Batch
+from coincide_pl.data.encoding import IGNORE
+from coincide_pl.errors import ModelError
+from coincide_pl.models.anatomy import part
+from coincide_pl.models.images import model_inputs, shared_images
+from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
+from coincide_pl.models.lora import LoRA, add_lora, merge_lora
+from coincide_pl.models.optimization import CosineWithWarmup, parameter_groups
+from coincide_pl.models.processors import load_processor
+
+
+class TargetModule(lightning.LightningModule):
+    """Visual instruction tuning: next-token loss on the assistant's turns.
+
+    Trains the target and, being only a smaller model, the reference.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable = CosineWithWarmup,
+        freeze: list[str] | None = None,
+        learning_rates: dict[str, float] | None = None,
+        lora: LoRA | None = None,
+        gradient_checkpointing: bool = False,
+        max_new_tokens: int = 32,
+        dtype: DType = "float32",
+        attention: str = "sdpa",
+    ) -> None:
+        """Checks that there is a checkpoint; it is loaded when a step needs it.
+
+        Args:
+            pretrained: checkpoint directory, or a name on the Hugging Face hub.
+            optimizer: class and arguments, such as its learning rate.
+            scheduler: class and arguments; stepped after every batch.
+            freeze: parts that are not trained: `vision_tower`, `projector`, `language_model`, or
+                paths of submodules.
+            learning_rates: learning rates of parts that have one of their own, by the same names.
+            lora: train adapters in place of the language model's weights.
+            gradient_checkpointing: compute activations again in the backward pass, to save memory.
+            max_new_tokens: length of generated answers.
+            dtype: in which the weights are held; mixed precision is `trainer.precision`.
+            attention: attention implementation of transformers.
+        """
+        super().__init__()
+        check_directory(pretrained, "config.json")
+        self.pretrained = pretrained
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.freeze_parts = freeze or []
+        self.learning_rates = learning_rates or {}
+        self.lora = lora
+        self.gradient_checkpointing = gradient_checkpointing
+        self.max_new_tokens = max_new_tokens
+        self.weights: DType = dtype
+        self.attention = attention
+        self.strict_loading = False  # frozen weights are not in the training checkpoints
+        self.processor: ProcessorMixin = load_processor(pretrained)
+        self.model: PreTrainedModel | None = None
+        self.train_accuracy, self.val_accuracy = MeanMetric(), MeanMetric()
+
+    def configure_model(self) -> None:
+        """Loads the checkpoint, freezes parts and adds adapters."""
+        if self.model is not None:
+            return
+        model = load_model(self.pretrained, dtype=self.weights, attention=self.attention)
+        for name in self.freeze_parts:
+            part(model, name).requires_grad_(False)
+        if self.lora is not None:
+            add_lora(model, self.lora)
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model = model
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the checkpoint that training starts from."""
+        return checkpoint_fingerprint(self.pretrained)
+
+    def configure_optimizers(self) -> Any:
+        """Parameter groups, optimizer and scheduler."""
+        assert self.model is not None
+        optimizer = self.optimizer(parameter_groups(self.model, self.learning_rates))
+        scheduler = self.scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise ModelError("scheduler: ReduceLROnPlateau has no place in one pass over the data")
+        if isinstance(scheduler, CosineWithWarmup):
+            scheduler.span(int(self.trainer.estimated_stepping_batches))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
+        }
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predict the tokens that are trained on.
+
+        Returns:
+            Logits float32 [L, vocabulary] and labels int64 [L] of all labelled tokens in the batch,
+            row by row.
+        """
+        assert self.model is not None
+        labels = batch.labels[:, 1:]
+        columns = (labels != IGNORE).any(0).nonzero()[:, 0]
+        kept = {"logits_to_keep": columns} if self._keeps else {}
+        with shared_images(self.model, batch.image_index, batch.num_images):
+            logits = self.model(**model_inputs(batch), **kept, use_cache=False).logits
+        if not self._keeps:
+            logits = logits[:, columns]
+        wanted = labels[:, columns]
+        return logits[wanted != IGNORE].float(), wanted[wanted != IGNORE]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy over the labelled tokens; 0 where there are none."""
+        logits, labels = self(batch)
+        loss = F.cross_entropy(logits, labels, reduction="sum") / max(1, len(labels))
+        self.train_accuracy(logits.detach().argmax(-1) == labels)
+        rows = len(batch.rows)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=rows)
+        self.log("train/token_accuracy", self.train_accuracy, prog_bar=True, batch_size=rows)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss per labelled token, and token accuracy."""
+        logits, labels = self(batch)
+        if not len(labels):
+            return
+        self.val_accuracy(logits.argmax(-1) == labels)
+        loss = F.cross_entropy(logits, labels)
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(labels), sync_dist=True)
+        self.log("val/token_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> list[str]:
+        """Generates answers greedily.
+
+        Args:
+            batch: prompts, padded on the left.
+            batch_idx: its number.
+
+        Returns:
+            [B] answers, stripped.
+        """
+        assert self.model is not None
+        tokenizer = self.processor.tokenizer  # type: ignore[attr-defined]
+        settings = GenerationConfig.from_dict(
+            {
+                **self.model.generation_config.to_dict(),  # type: ignore[union-attr]
+                "do_sample": False,
+                "num_beams": 1,
+                "temperature": None,
+                "top_p": None,
+                "top_k": None,
+                "max_length": None,
+                "max_new_tokens": self.max_new_tokens,
+            }
+        )
+        if settings.pad_token_id is None:
+            settings.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+        with shared_images(self.model, batch.image_index, batch.num_images):
+            tokens = self.model.generate(**model_inputs(batch), generation_config=settings)
+        new = tokens[:, batch.input_ids.shape[1] :]
+        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves frozen weights out: they are in the checkpoint that training starts from."""
+        frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k not in frozen}
+
+    def merge(self) -> PreTrainedModel:
+        """The trained model, adapters folded in; training can't go on after this."""
+        assert self.model is not None
+        if self.lora is not None:
+            merge_lora(self.model)
+        return self.model

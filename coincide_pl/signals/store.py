@@ -1,0 +1,273 @@
+"""Per-sample signals on disk: one array a signal, rows in record order, and what they come from.
+
+A store is a directory: `manifest.json`, `<signal>.npy` for each signal, and `done.<rank>` journals
+of the rows written, appended to after the rows themselves. Any number of processes write any rows
+in any order; killed at any moment, the next run goes on with the rows that no journal names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coincide_pl.errors import SignalsError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store's numbers depend on.
+
+    Attributes:
+        data: fingerprint of the records.
+        num_rows: N.
+        model: fingerprint of the checkpoint.
+        layers: decoder layers read.
+        settings: whatever else changes the numbers.
+        signals: shape of a row and dtype of each signal.
+        versions: of the libraries; kept, not compared.
+    """
+
+    data: str
+    num_rows: int
+    model: str
+    layers: list[int]
+    settings: dict[str, Any]
+    signals: dict[str, tuple[list[int], str]]
+    versions: dict[str, str]
+
+    def differences(self, other: Manifest) -> list[str]:
+        """Names of the fields in which two stores that may not be mixed differ."""
+        mine, theirs = (json.loads(json.dumps(asdict(m))) for m in (self, other))
+        return [name for name in mine if name != "versions" and mine[name] != theirs[name]]
+
+
+class SignalsWriter:
+    """Fills a store, or goes on filling one made from the same things."""
+
+    def __init__(self, directory: str | Path, manifest: Manifest, rank: int = 0) -> None:
+        """Opens a store that `create` has made.
+
+        Args:
+            directory: the store.
+            manifest: as given to `create`.
+            rank: this process; each has a journal of its own.
+        """
+        self.directory, self.manifest = Path(directory), manifest
+        self.done = _done(self.directory, manifest.num_rows)
+        self._files = {
+            name: (os.open(_array(self.directory, name), os.O_RDWR), *_layout(manifest, name))
+            for name in manifest.signals
+        }
+        self._journal = os.open(
+            self.directory / f"done.{rank}", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644
+        )
+        size = os.fstat(self._journal).st_size
+        os.ftruncate(self._journal, size - size % 8)  # what a kill left half-written
+
+    @staticmethod
+    def create(directory: str | Path, manifest: Manifest) -> None:
+        """Make an empty store, or check that the one there was made from the same things.
+
+        Raises:
+            SignalsError: another store, or something else, is there.
+        """
+        directory = Path(directory)
+        if (directory / MANIFEST).exists():
+            old, _ = _read_manifest(directory)
+            if different := old.differences(manifest):
+                raise SignalsError(
+                    f"{directory}: holds signals of another {' and other '.join(different)}; "
+                    "name another directory or delete this one"
+                )
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        for journal in directory.glob("done.*"):
+            journal.unlink()
+        try:
+            for name, (shape, dtype) in manifest.signals.items():
+                np.lib.format.open_memmap(
+                    _array(directory, name), "w+", dtype, (manifest.num_rows, *shape)
+                )
+            _write_manifest(directory, manifest, None)
+        except OSError as error:
+            raise SignalsError(f"{directory}: can't be written ({error.strerror})") from error
+
+    def write(self, rows: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+        """Write some rows of every signal, then note that they are done.
+
+        Args:
+            rows: int64 [B].
+            values: [B, ...] by signal.
+
+        Raises:
+            SignalsError: a value is not finite, or the disk is full.
+        """
+        for name, (file, offset, width, dtype) in self._files.items():
+            array = np.ascontiguousarray(values[name], dtype)
+            if not np.isfinite(array).all():
+                bad = rows[~np.isfinite(array.reshape(len(rows), -1)).all(1)]
+                raise SignalsError(
+                    f"{name} of record {bad[0]} holds NaN or infinity: the model overflows "
+                    "(try another dtype or precision) or its weights are broken"
+                )
+            for row, value in zip(rows.tolist(), array, strict=True):
+                self._pwrite(file, value.tobytes(), offset + row * width, name)
+        self._pwrite(self._journal, rows.astype("<i8").tobytes(), None, "the journal")
+
+    def _pwrite(self, file: int, content: bytes, at: int | None, name: str) -> None:
+        try:
+            size = os.write(file, content) if at is None else os.pwrite(file, content, at)
+        except OSError as error:
+            raise SignalsError(f"{self.directory}: {name}: {error.strerror}") from error
+        if size != len(content):
+            raise SignalsError(f"{self.directory}: {name}: the disk took only part of a write")
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        for file in (*(entry[0] for entry in self._files.values()), self._journal):
+            os.fsync(file)
+            os.close(file)
+        self._files = {}
+
+    @staticmethod
+    def finish(directory: str | Path) -> None:
+        """Once no process writes any more: check that all rows are there, and seal the store.
+
+        Raises:
+            SignalsError: rows are missing.
+        """
+        directory = Path(directory)
+        manifest, digests = _read_manifest(directory)
+        if digests is not None:
+            return
+        missing = int((~_done(directory, manifest.num_rows)).sum())
+        if missing:
+            raise SignalsError(f"{directory}: {missing} of {manifest.num_rows} rows are missing")
+        found = {}
+        for name in manifest.signals:
+            with _array(directory, name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
+        _write_manifest(directory, manifest, found)
+
+
+class SignalsStore(Mapping[str, np.ndarray]):
+    """A finished store, read only."""
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        data: str | None = None,
+        model: str | None = None,
+        layers: list[int] | None = None,
+    ) -> None:
+        """Opens a store and checks that it is what is asked for.
+
+        Args:
+            directory: the store.
+            data: fingerprint of the records that its rows must belong to.
+            model: fingerprint of the model that it must come from.
+            layers: decoder layers that it must hold.
+
+        Raises:
+            SignalsError: missing, unfinished, truncated, or made from something else.
+        """
+        self.directory = Path(directory)
+        if not (self.directory / MANIFEST).is_file():
+            raise SignalsError(f"{directory}: no signals here; make them with `coincide predict`")
+        self.manifest, digests = _read_manifest(self.directory)
+        wanted = {"data": data, "model": model, "layers": layers}
+        for name, value in wanted.items():
+            if value is not None and getattr(self.manifest, name) != value:
+                found = getattr(self.manifest, name)
+                raise SignalsError(
+                    f"{directory}: its signals belong to other {name} ({found}, not {value}); "
+                    "make them again with `coincide predict` in another directory"
+                )
+        if digests is None:
+            missing = int((~_done(self.directory, self.manifest.num_rows)).sum())
+            raise SignalsError(
+                f"{directory}: incomplete, {missing} of {self.manifest.num_rows} rows are missing; "
+                "run the same `coincide predict` again to go on"
+            )
+        self.digests = digests
+        for name in self.manifest.signals:
+            _, offset, width, _ = (0, *_layout(self.manifest, name))
+            path = _array(self.directory, name)
+            expected = offset + self.manifest.num_rows * width
+            if not path.is_file() or path.stat().st_size != expected:
+                raise SignalsError(f"{path}: missing or truncated; delete {directory} and predict")
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what the store was made from and of its contents."""
+        content = {k: v for k, v in asdict(self.manifest).items() if k != "versions"}
+        text = json.dumps([content, self.digests], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.manifest.signals:
+            raise KeyError(name)
+        return np.load(_array(self.directory, name), mmap_mode="r", allow_pickle=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.manifest.signals)
+
+    def __len__(self) -> int:
+        return len(self.manifest.signals)
+
+
+def _array(directory: Path, signal: str) -> Path:
+    return directory / f"{signal}.npy"
+
+
+def _layout(manifest: Manifest, signal: str) -> tuple[int, int, np.dtype]:
+    """Bytes before the first row, bytes of a row, dtype."""
+    shape, name = manifest.signals[signal]
+    dtype = np.dtype(name)
+    header: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+    header["shape"] = (manifest.num_rows, *shape)
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.tell(), int(np.prod(shape)) * dtype.itemsize, dtype
+
+
+def _done(directory: Path, num_rows: int) -> np.ndarray:
+    done = np.zeros(num_rows, bool)
+    for journal in directory.glob("done.*"):
+        content = journal.read_bytes()
+        rows = np.frombuffer(content[: len(content) // 8 * 8], "<i8")
+        done[rows[(rows >= 0) & (rows < num_rows)]] = True
+    return done
+
+
+def _read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
+    path = directory / MANIFEST
+    try:
+        content = json.loads(path.read_text())
+        manifest, digests = Manifest(**content["manifest"]), content["digests"]
+        for name in manifest.signals:
+            if not name.isidentifier():
+                raise ValueError(name)
+            _layout(manifest, name)
+        if digests is not None and set(digests) != set(manifest.signals):
+            raise ValueError("digests")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SignalsError(f"{path}: a damaged manifest; delete {directory}") from error
+    return manifest, digests
+
+
+def _write_manifest(directory: Path, manifest: Manifest, digests: dict[str, str] | None) -> None:
+    aside = directory / f".{MANIFEST}.{os.getpid()}"
+    aside.write_text(json.dumps({"manifest": asdict(manifest), "digests": digests}, indent=1))
+    os.replace(aside, directory / MANIFEST)

@@ -1,0 +1,70 @@
+"""The callback that writes what the reference model predicts into a signals store."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import lightning
+from torch import Tensor
+
+from coincide_pl.data.collation import Batch
+from coincide_pl.errors import on_first_process
+from coincide_pl.signals.store import Manifest, SignalsWriter
+
+
+class WriteSignals(lightning.Callback):
+    """Writes each predicted batch at once, from any number of processes; done rows are skipped."""
+
+    def __init__(self, directory: str) -> None:
+        """Keeps the place.
+
+        Args:
+            directory: the store; a new one, or one that an earlier run of the same began.
+        """
+        self.directory = directory
+        self.writer: SignalsWriter | None = None
+
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Creates or resumes the store, and tells the DataModule which rows it holds."""
+        if stage != "predict":
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        module: Any = pl_module
+        manifest = Manifest(
+            data=data.records.fingerprint,
+            num_rows=len(data.records),
+            model=module.fingerprint,
+            layers=module.layers,
+            settings={"max_length": data.max_length, "dtype": module.weights},
+            signals={name: (list(shape), kind) for name, (shape, kind) in module.signals.items()},
+            versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
+        )
+        on_first_process(trainer.strategy, lambda: SignalsWriter.create(self.directory, manifest))
+        self.writer = SignalsWriter(self.directory, manifest, trainer.global_rank)
+        data.rows_done = self.writer.done
+
+    def on_predict_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: dict[str, Tensor],
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes the rows of a batch."""
+        assert self.writer is not None
+        values = {name: value.cpu().numpy() for name, value in outputs.items()}
+        self.writer.write(batch.rows.cpu().numpy(), values)
+
+    def on_predict_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Seals the store when every process is through."""
+        assert self.writer is not None
+        self.writer.close()
+        trainer.strategy.barrier("signals written")
+        on_first_process(trainer.strategy, lambda: SignalsWriter.finish(self.directory))

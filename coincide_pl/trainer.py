@@ -1,0 +1,38 @@
+"""Lightning's Trainer, and beside its verbs one more: select."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+from lightning.pytorch.trainer import call
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
+
+from coincide_pl.datamodule import InstructionData
+
+
+class Trainer(lightning.Trainer):
+    """Runs fit, validate, test, predict and select."""
+
+    def select(self, datamodule: InstructionData) -> None:
+        """Chooses training data from signals and writes the selection file.
+
+        Args:
+            datamodule: holds the data, the selector, and the place of the signals.
+        """
+        self.state.fn = TrainerFn.PREDICTING  # Lightning's own verbs are all that it knows
+        self.state.status = TrainerStatus.RUNNING
+        # A strategy expects some module; this one has nothing in it.
+        self.strategy._lightning_module = lightning.LightningModule()
+        call._call_and_handle_interrupt(self, self._select, datamodule)
+        self.state.status = TrainerStatus.FINISHED
+
+    def _select(self, datamodule: InstructionData) -> None:
+        self.strategy.setup_environment()
+        datamodule.trainer = self
+        datamodule.setup("select")
+        self.strategy.teardown()
+
+    def predict(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Runs the reference model over the data; callbacks keep what it gives."""
+        super().predict(*args, **{**kwargs, "return_predictions": False})
