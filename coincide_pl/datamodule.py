@@ -90,7 +90,6 @@ class InstructionData(lightning.LightningDataModule):
         ):
             if value < 1:
                 raise DataError(f"{name}: {value} must be at least 1")
-        self.prepare_data_per_node = False
         self.readers = {"train": train, "val": val, "test": test}
         self.selector, self.fraction = selector, fraction
         self.signals, self.selection_path = signals, selection
@@ -101,11 +100,11 @@ class InstructionData(lightning.LightningDataModule):
         self.rows_done: np.ndarray | None = None
         self.selection: Selection | None = None
 
-    def prepare_data(self) -> None:
-        """Nothing: what is done once is done in `setup`, where every process learns how it went."""
-
     def setup(self, stage: str) -> None:
         """Reads the records the stage needs; for `fit` and `select`, chooses among them.
+
+        The first process does what is done once, and every process learns how it went; so it is
+        here, not in `prepare_data`, whose errors the others never hear of.
 
         Args:
             stage: `fit`, `validate`, `test`, `predict` or `select`.
@@ -125,7 +124,7 @@ class InstructionData(lightning.LightningDataModule):
         on_first_process(strategy, lambda: self._read(readers))
         self._read(readers)
         if stage in ("fit", "select") and (self.selector or self.selection_path):
-            path = self._selection_file()
+            path = self.selection_file
             on_first_process(strategy, lambda: self._choose(path))
             self.selection = Selection.load(path)
         if stage != "select":
@@ -140,7 +139,9 @@ class InstructionData(lightning.LightningDataModule):
     val_records: Records
     test_records: Records
 
-    def _selection_file(self) -> Path:
+    @property
+    def selection_file(self) -> Path:
+        """Where the selection lies, or will."""
         if self.selection_path:
             return Path(self.selection_path)
         return Path(self.trainer.default_root_dir) / "selection.safetensors"  # type: ignore[union-attr]

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from lightning.fabric.utilities.distributed import _InfiniteBarrier
+
 
 class CoincideError(Exception):
     """Base of all errors that the command prints as one line, without a traceback."""
 
     shared = False
     """Whether every process of the run raises it, so that the first one alone prints it."""
+
+
+class ConfigError(CoincideError):
+    """Options that do not go together."""
 
 
 class DataError(CoincideError):
@@ -40,11 +46,12 @@ def on_first_process(strategy: Any, action: Callable[[], None]) -> None:
         CoincideError: what the action raised, in every process.
     """
     error: CoincideError | None = None
-    if strategy.is_global_zero:
-        try:
-            action()
-        except CoincideError as caught:
-            error = caught
+    with _InfiniteBarrier():  # it may take hours; other barriers give up after 30 minutes
+        if strategy.is_global_zero:
+            try:
+                action()
+            except CoincideError as caught:
+                error = caught
     error = strategy.broadcast(error)
     if error is not None:
         error.shared = True

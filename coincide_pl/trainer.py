@@ -33,6 +33,6 @@ class Trainer(lightning.Trainer):
         datamodule.setup("select")
         self.strategy.teardown()
 
-    def predict(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def predict(self, *args: Any, **kwargs: Any) -> None:
         """Runs the reference model over the data; callbacks keep what it gives."""
         super().predict(*args, **{**kwargs, "return_predictions": False})

@@ -28,7 +28,7 @@ class WarnTruncated(lightning.Callback):
 
     def _tell(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         counts = torch.tensor([self.cut, self.seen], device=pl_module.device)
-        cut, seen = trainer.strategy.reduce(counts, reduce_op="sum").tolist()  # type: ignore[union-attr]
+        cut, seen = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         self.cut = self.seen = 0
         if cut and not self.told and trainer.is_global_zero:
             length = trainer.datamodule.max_length  # type: ignore[attr-defined]

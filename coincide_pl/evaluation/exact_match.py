@@ -83,7 +83,7 @@ class Evaluate(lightning.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Scores a batch."""
-        self.metric.update(outputs, batch.answers, batch.sources)
+        self.metric.update(outputs["answers"], batch.answers, batch.sources)
 
     def on_test_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

@@ -70,7 +70,7 @@ def merge_lora(model: PreTrainedModel) -> None:
     """Add each adapter's update to its layer's weight and take the adapter away, in place."""
     adapted = [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]
     for name, layer in adapted:
-        layer.merge(safe_merge=True)  # type: ignore[operator]
+        layer.merge(safe_merge=True)
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, layer.get_base_layer())
     if adapted:

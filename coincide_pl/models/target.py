@@ -146,7 +146,7 @@ class TargetModule(lightning.LightningModule):
         self.log("val/loss", loss, prog_bar=True, batch_size=len(labels), sync_dist=True)
         self.log("val/token_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[str]:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[str]]:  # type: ignore[override]
         """Generates answers greedily.
 
         Args:
@@ -154,13 +154,13 @@ class TargetModule(lightning.LightningModule):
             batch_idx: its number.
 
         Returns:
-            [B] answers, stripped.
+            `answers`: [B], stripped.
         """
-        assert self.model is not None
-        tokenizer = self.processor.tokenizer  # type: ignore[attr-defined]
+        model: Any = self.model
+        tokenizer: Any = self.processor.tokenizer  # type: ignore[attr-defined]
         settings = GenerationConfig.from_dict(
             {
-                **self.model.generation_config.to_dict(),  # type: ignore[union-attr]
+                **model.generation_config.to_dict(),
                 "do_sample": False,
                 "num_beams": 1,
                 "temperature": None,
@@ -172,10 +172,11 @@ class TargetModule(lightning.LightningModule):
         )
         if settings.pad_token_id is None:
             settings.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
-        with shared_images(self.model, batch.image_index, batch.num_images):
-            tokens = self.model.generate(**model_inputs(batch), generation_config=settings)
+        with shared_images(model, batch.image_index, batch.num_images):
+            tokens = model.generate(**model_inputs(batch), generation_config=settings)
         new = tokens[:, batch.input_ids.shape[1] :]
-        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        return {"answers": [text.strip() for text in texts]}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves frozen weights out: they are in the checkpoint that training starts from."""

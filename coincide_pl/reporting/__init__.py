@@ -1,1 +1,1 @@
-"""Tables and figures that compare finished runs."""
+"""Tables and figures of finished runs, their wall-clock, and what goes to W&B."""

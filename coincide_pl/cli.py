@@ -1,0 +1,227 @@
+"""The command `lightning`, also called `coincide`.
+
+`fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
+`create` and `compare` are plain functions with the same kind of options and configs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from transformers.utils import logging as transformers_logging
+
+import coincide_pl.data.readers
+import coincide_pl.selection  # noqa: F401  (readers and selectors can be named by their class)
+from coincide_pl.data.truncation import WarnTruncated
+from coincide_pl.datamodule import InstructionData
+from coincide_pl.errors import CoincideError, ConfigError
+from coincide_pl.evaluation import Evaluate
+from coincide_pl.models import ExportModel, ReferenceModule, TargetModule  # noqa: F401
+from coincide_pl.models.tiny import tiny_llava
+from coincide_pl.reporting.compare import compare
+from coincide_pl.reporting.stages import timed
+from coincide_pl.reporting.wandb import LogToWandb, go_offline_if_needed
+from coincide_pl.signals import WriteSignals
+from coincide_pl.suggestions import one_line
+from coincide_pl.trainer import Trainer
+
+FUNCTIONS: dict[str, Callable[..., None]] = {"create": tiny_llava, "compare": compare}
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one line, with the nearest right option or value."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["description"] = kwargs.get("description") or __doc__
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Prints the line and exits with status 2."""
+        if isinstance(ex, CoincideError):
+            raise ex
+        sys.stderr.write(f"error: {one_line(message, self)}\n")
+        sys.exit(2)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps the whole config of each stage in the run's directory, and in the loggers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+
+    def save_config(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Writes `<stage>.yaml`."""
+        text = self.parser.dump(self.config, skip_none=False)
+        path = Path(trainer.default_root_dir) / f"{trainer.state.fn.value}.yaml"  # type: ignore[union-attr]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        for logger in trainer.loggers:
+            if isinstance(logger, Logger):
+                logger.log_hyperparams({f"{path.stem}_config": text})
+
+
+class Command(LightningCLI):
+    """LightningCLI with `select`, and with the callbacks that each stage can't do without."""
+
+    def __init__(self, args: list[str] | None) -> None:
+        """Parses, builds and runs."""
+        super().__init__(
+            trainer_class=Trainer,
+            trainer_defaults={"default_root_dir": "runs", "use_distributed_sampler": False},
+            save_config_callback=SaveConfig,
+            parser_class=Parser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            seed_everything_default=0,
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's four, and `select`."""
+        return {**LightningCLI.subcommands(), "select": {"datamodule"}}
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        self._needs_model = subcommand != "select"
+        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds trainer, model and data; `select` accepts a model, so that configs can be shared."""
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{k}": v for k, v in self.trainer_defaults.items()})
+        parser.add_lightning_class_args(
+            lightning.LightningModule, "model", subclass_mode=True, required=self._needs_model
+        )
+        parser.add_lightning_class_args(lightning.LightningDataModule, "data", subclass_mode=True)
+
+    def before_instantiate_classes(self) -> None:
+        """Lets a W&B logger without a place or name of its own use the run's."""
+        config = self.config[self.subcommand]
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if getattr(logger, "class_path", "").endswith(WandbLogger.__name__):
+                root = Path(config.trainer.default_root_dir)
+                if logger.init_args.save_dir in (None, "."):
+                    logger.init_args.save_dir = str(root)
+                    root.mkdir(parents=True, exist_ok=True)
+                logger.init_args.name = logger.init_args.name or f"{root.name} {self.subcommand}"
+                logger.init_args.group = logger.init_args.get("group") or root.parent.name
+                go_offline_if_needed()
+        if self.subcommand == "select":
+            config.model = None
+
+    def instantiate_classes(self) -> None:
+        """Builds what the config names; what it can't build is the config's mistake."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if not str(error).startswith("Does not validate"):
+                raise
+            self.parser.error(str(error))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Gives the trainer the callbacks of its stage."""
+        config = self._get(self.config_init, "trainer")
+        mine: list[Any] = []
+        if config.get("enable_progress_bar") is not False:
+            mine.append(RichProgressBar())
+        stage = self.subcommand
+        if stage == "fit":
+            mine += [*self._checkpoints(config), ExportModel(), LogToWandb()]
+        if stage == "test":
+            mine += [Evaluate(), LogToWandb()]
+        if stage == "predict":
+            mine += self._signals_writer(config)
+        if stage in ("fit", "test", "predict"):
+            mine.append(WarnTruncated())
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": mine}
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _checkpoints(self, config: Any) -> list[Any]:
+        given = config.get("callbacks") or []
+        if config.get("enable_checkpointing") is False or config.get("fast_dev_run"):
+            return []
+        if any(isinstance(callback, ModelCheckpoint) for callback in given):
+            return []
+        return [
+            ModelCheckpoint(
+                dirpath=Path(config["default_root_dir"]) / "checkpoints",
+                filename="last",
+                train_time_interval=timedelta(minutes=1),
+                enable_version_counter=False,
+            )
+        ]
+
+    def _signals_writer(self, config: Any) -> list[Any]:
+        given = config.get("callbacks") or []
+        if any(isinstance(callback, WriteSignals) for callback in given):
+            return []
+        directory = getattr(self.datamodule, "signals", None)
+        if directory is None:
+            raise ConfigError("data.signals: predict needs a directory to write to")
+        return [WriteSignals(directory)]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        first = self.trainer.is_global_zero and not self.trainer.fast_dev_run
+        root = self.trainer.default_root_dir
+        with timed(root, subcommand) if first else nullcontext():
+            super()._run_subcommand(subcommand)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line, and ends with a line and a status where the user can mend it."""
+    words = sys.argv[1:] if args is None else args
+    quiet()
+    try:
+        if words and words[0] in FUNCTIONS:
+            parser = Parser(prog=f"coincide {words[0]}", description=FUNCTIONS[words[0]].__doc__)
+            parser.add_argument("--config", action="config")
+            parser.add_function_arguments(FUNCTIONS[words[0]], fail_untyped=False)
+            options = parser.instantiate_classes(parser.parse_args(words[1:]))
+            options.pop("config")
+            FUNCTIONS[words[0]](**options)
+        else:
+            Command(args)
+    except CoincideError as error:
+        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        if first or not error.shared:
+            line = str(error).strip().splitlines()[-1]  # worker processes put a traceback in front
+            line = re.sub(rf"^(\w+\.)*{type(error).__name__}: ", "", line)
+            sys.stderr.write(f"error: {line}\n")
+        sys.exit(1)
+
+
+def quiet() -> None:
+    """Silence what says nothing to the user, and let our own log speak."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("coincide_pl").setLevel(logging.INFO)
+    transformers_logging.disable_progress_bar()
+    # Readers of small images are faster in the process itself.
+    warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
+    # `ckpt_path: last` is there for the second start, not for the first.
+    warnings.filterwarnings("ignore", '.*"last"\\) is set, but there is no last checkpoint')
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

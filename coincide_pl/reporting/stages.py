@@ -1,0 +1,51 @@
+"""How long each stage took: one line per attempt in `stages.jsonl` of the run's directory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from coincide_pl.errors import CoincideError
+
+STAGES = "stages.jsonl"
+
+
+@contextmanager
+def timed(directory: str | Path, stage: str) -> Iterator[None]:
+    """Note the wall-clock seconds of a stage, and whether it came to its end."""
+    begin, finished = time.perf_counter(), False
+    try:
+        yield
+        finished = True
+    finally:
+        seconds = round(time.perf_counter() - begin, 3)
+        line = {"stage": stage, "seconds": seconds, "finished": finished}
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        with (Path(directory) / STAGES).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def stage_seconds(directory: str | Path) -> dict[str, float]:
+    """Wall-clock seconds of each stage's last complete run, its interrupted attempts counted.
+
+    Raises:
+        CoincideError: no stage has finished there.
+    """
+    path = Path(directory) / STAGES
+    if not path.is_file():
+        raise CoincideError(f"{path}: no stage has finished there; run it first")
+    spent: dict[str, float] = {}
+    total: dict[str, float] = {}
+    for number, text in enumerate(path.read_text().splitlines()):
+        try:
+            line = json.loads(text)
+            stage, seconds = line["stage"], float(line["seconds"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CoincideError(f"{path}: line {number + 1} can't be read; delete it") from error
+        spent[stage] = spent.get(stage, 0.0) + seconds
+        if line.get("finished"):
+            total[stage] = spent.pop(stage)
+    return total

@@ -1,0 +1,98 @@
+"""Draw captioned shapes for the alignment stage, as a LLaVA-format file with images.
+
+Each image shows one shape, as easy-VQA's do; nothing of easy-VQA itself is used. A caption either
+names colour and shape, or says of several statements whether they are true of the image.
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+from jsonargparse import auto_cli
+from PIL import Image, ImageDraw
+from rich.progress import track
+
+COLOURS = {
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "black": (0, 0, 0),
+    "gray": (128, 128, 128),
+    "teal": (0, 128, 128),
+    "brown": (165, 42, 42),
+    "yellow": (255, 255, 0),
+}
+SHAPES = ("circle", "rectangle", "triangle")
+SIZE = 64
+
+
+def captions(output: str, count: int, seed: int = 1) -> None:
+    """Writes `captions.json` and `images/`.
+
+    Args:
+        output: folder for both.
+        count: number of images.
+        seed: of everything drawn.
+    """
+    folder, rng, items = Path(output), random.Random(seed), []
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for number in track(range(count), "drawing", disable=not sys.stdout.isatty()):
+        colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
+        picture(rng, colour, shape).save(folder / "images" / f"{number}.png")
+        caption = rng.choice((describe, judge))(rng, colour, shape)
+        turns = [("human", "<image>\ndescribe the image."), ("gpt", caption)]
+        items.append(
+            {
+                "id": str(number),
+                "image": f"images/{number}.png",
+                "conversations": [{"from": sender, "value": text} for sender, text in turns],
+            }
+        )
+    (folder / "captions.json").write_text(json.dumps(items))
+
+
+def picture(rng: random.Random, colour: str, shape: str) -> Image.Image:
+    """One shape on a light ground, drawn at twice the size for smooth edges."""
+    side = 2 * SIZE
+    image = Image.new("RGB", (side, side), tuple(rng.randint(225, 255) for _ in range(3)))
+    draw = ImageDraw.Draw(image)
+    width = rng.randint(20, 64)
+    height = rng.randint(16, 64) if shape == "rectangle" else width
+    x, y = rng.randint(0, side - width), rng.randint(0, side - height)
+    box = (x, y, x + width, y + height)
+    if shape == "circle":
+        draw.ellipse(box, fill=COLOURS[colour])
+    elif shape == "rectangle":
+        draw.rectangle(box, fill=COLOURS[colour])
+    else:
+        draw.polygon(((x, y + height), (x + width, y + height), (x + width / 2, y)), COLOURS[colour])
+    return image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+
+
+def describe(rng: random.Random, colour: str, shape: str) -> str:
+    """Colour and shape."""
+    return f"a {colour} {shape}."
+
+
+def judge(rng: random.Random, colour: str, shape: str) -> str:
+    """The description among four statements, each followed by whether it is true."""
+    sentences = [f"a {colour} {shape}."]
+    for _ in range(4):
+        word = rng.choice([colour, shape, rng.choice(list(COLOURS)), rng.choice(SHAPES)])
+        thing = f"{word}" if word in SHAPES else f"{word} shape"
+        negated = rng.random() < 0.5
+        statement = rng.choice(
+            [
+                f"there is {'no' if negated else 'a'} {thing}",
+                f"the image does {'not contain' if negated else 'contain'} a {thing}",
+                f"a {thing} is {'not ' if negated else ''}present",
+            ]
+        )
+        sentences.append(f"{statement}: {str((word in (colour, shape)) != negated).lower()}.")
+    rng.shuffle(sentences)
+    return " ".join(sentences)
+
+
+if __name__ == "__main__":
+    auto_cli(captions, as_positional=False)
