@@ -1,0 +1,33 @@
+# make demo, make test: each makes the environment it needs; a second call uses it again.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FAISS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+EXP ?= easy_vqa
+
+.PHONY: setup demo test lint experiment clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(FAISS),demo,dev]'
+	touch $@
+
+demo: setup
+	$(MAKE) -f experiments/easy_vqa/stages.mk BIN=$(BIN) RUN=runs/demo SIZE=demo
+
+experiment: setup
+	$(MAKE) -f experiments/$(EXP)/stages.mk BIN=$(BIN) RUN=runs/$(EXP) SIZE=full
+
+lint: setup
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary
+
+test: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,74 @@
+# The experiment, stage by stage. A stage whose mark is there is not run again; one that was
+# interrupted goes on where it was. SIZE=demo is `make demo`, SIZE=full the published run.
+BIN ?= .venv/bin
+RUN ?= runs/easy_vqa
+SIZE ?= full
+HERE := experiments/easy_vqa
+LIGHTNING := $(BIN)/lightning
+
+ifeq ($(SIZE),demo)
+CAPTIONS := 6000
+PATCH := 16
+START_EPOCHS := 2
+EPOCHS := 1
+else
+CAPTIONS := 20000
+PATCH := 8
+START_EPOCHS := 3
+EPOCHS := 8
+endif
+
+SMALL := --hidden_size=64 --vision_hidden_size=64 --vision_num_layers=2 --patch_size=16
+LARGE := --hidden_size=128 --vision_hidden_size=96 --vision_num_layers=3 --patch_size=$(PATCH)
+BUDGETS := coincide random all
+
+.PHONY: all
+.SECONDARY:
+all: $(BUDGETS:%=$(RUN)/%/results.json) $(RUN)/compare.yaml
+	$(LIGHTNING) compare --config $(RUN)/compare.yaml
+
+$(RUN)/compare.yaml: $(HERE)/compare.yaml
+	@mkdir -p $(RUN)
+	sed 's,runs/easy_vqa,$(RUN),g' $< > $@
+
+$(RUN)/captions/captions.json:
+	$(BIN)/python $(HERE)/captions.py --output=$(RUN)/captions --count=$(CAPTIONS)
+
+$(RUN)/tiny-reference/config.json:
+	$(LIGHTNING) create --output=$(@D) $(SMALL)
+
+$(RUN)/tiny-target/config.json:
+	$(LIGHTNING) create --output=$(@D) $(LARGE)
+
+# The common start of all targets, and the reference model's.
+$(RUN)/start-%/model/config.json: $(RUN)/tiny-%/config.json $(RUN)/captions/captions.json
+	$(LIGHTNING) fit --config $(HERE)/align.yaml --model.pretrained=$(RUN)/tiny-$* \
+	  --data.train.path=$(RUN)/captions/captions.json --trainer.max_epochs=$(START_EPOCHS) \
+	  --trainer.default_root_dir=$(RUN)/start-$*
+
+# The reference learns from a random tenth of the questions.
+$(RUN)/reference/model/config.json: $(RUN)/start-reference/model/config.json
+	$(LIGHTNING) fit --config $(HERE)/target.yaml --model.pretrained=$(RUN)/start-reference/model \
+	  --config configs/selectors/random.yaml --data.selector.seed=1 --data.fraction=0.1 \
+	  --trainer.max_epochs=4 --trainer.default_root_dir=$(RUN)/reference
+
+$(RUN)/signals/manifest.json: $(RUN)/reference/model/config.json
+	$(LIGHTNING) predict --config $(HERE)/predict.yaml --data.signals=$(RUN)/signals \
+	  --model.pretrained=$(RUN)/reference/model --trainer.default_root_dir=$(RUN)/signals
+
+$(RUN)/coincide/selection.safetensors: $(RUN)/signals/manifest.json
+	$(LIGHTNING) select --config $(HERE)/select.yaml --data.signals=$(RUN)/signals \
+	  --trainer.default_root_dir=$(RUN)/coincide
+
+$(RUN)/coincide/model/config.json: $(RUN)/coincide/selection.safetensors
+CHOICE_random := --config configs/selectors/random.yaml
+CHOICE_all := --config configs/selectors/all.yaml
+
+$(BUDGETS:%=$(RUN)/%/model/config.json): $(RUN)/%/model/config.json: $(RUN)/start-target/model/config.json
+	$(LIGHTNING) fit --config $(HERE)/target.yaml $(CHOICE_$*) --data.signals=$(RUN)/signals \
+	  --model.pretrained=$(RUN)/start-target/model --trainer.max_epochs=$(EPOCHS) \
+	  --trainer.default_root_dir=$(RUN)/$*
+
+$(RUN)/%/results.json: $(RUN)/%/model/config.json
+	$(LIGHTNING) test --config $(HERE)/test.yaml --model.pretrained=$(RUN)/$*/model \
+	  --trainer.default_root_dir=$(RUN)/$*
