@@ -140,7 +140,7 @@ class Command(LightningCLI):
                 raise
             self.parser.error(str(error))
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Gives the trainer the callbacks of its stage."""
         config = self._get(self.config_init, "trainer")
         mine: list[Any] = []
@@ -148,6 +148,8 @@ class Command(LightningCLI):
             mine.append(RichProgressBar())
         stage = self.subcommand
         if stage == "fit":
+            if isinstance(self.datamodule, InstructionData) and not self.datamodule.readers["val"]:
+                config["limit_val_batches"] = 0
             mine += [*self._checkpoints(config), ExportModel(), LogToWandb()]
         if stage == "test":
             mine += [Evaluate(), LogToWandb()]
@@ -186,8 +188,9 @@ class Command(LightningCLI):
         return [WriteSignals(directory)]
 
     def _run_subcommand(self, subcommand: str) -> None:
-        first = self.trainer.is_global_zero and not self.trainer.fast_dev_run
-        root = self.trainer.default_root_dir
+        trainer: Any = self.trainer
+        first = trainer.is_global_zero and not trainer.fast_dev_run
+        root = trainer.default_root_dir
         with timed(root, subcommand) if first else nullcontext():
             super()._run_subcommand(subcommand)
 
@@ -224,4 +227,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
     # `ckpt_path: last` is there for the second start, not for the first.
     warnings.filterwarnings("ignore", '.*"last"\\) is set, but there is no last checkpoint')
+    # Between Lightning and torch; nothing a user can do.
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

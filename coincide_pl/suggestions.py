@@ -104,7 +104,7 @@ def _options(parser: ArgumentParser) -> Iterator[str]:
             yield from _options(nested)
     for known in _subclasses(BASES):
         if known.__module__.startswith(("coincide_pl", "torch.optim", "lightning.pytorch.loggers")):
-            yield from (n for n in inspect.signature(known.__init__).parameters if n != "self")
+            yield from (n for n in inspect.signature(known).parameters)
 
 
 def _classes() -> Iterator[str]:

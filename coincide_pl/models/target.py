@@ -86,7 +86,7 @@ class TargetModule(lightning.LightningModule):
             add_lora(model, self.lora)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.model = model
+        self.model = model.train()  # it comes in evaluation mode
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @property
@@ -146,7 +146,7 @@ class TargetModule(lightning.LightningModule):
         self.log("val/loss", loss, prog_bar=True, batch_size=len(labels), sync_dist=True)
         self.log("val/token_accuracy", self.val_accuracy, prog_bar=True, batch_size=len(labels))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[str]]:  # type: ignore[override]
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[str]]:
         """Generates answers greedily.
 
         Args:
@@ -157,7 +157,7 @@ class TargetModule(lightning.LightningModule):
             `answers`: [B], stripped.
         """
         model: Any = self.model
-        tokenizer: Any = self.processor.tokenizer  # type: ignore[attr-defined]
+        tokenizer: Any = self.processor.tokenizer
         settings = GenerationConfig.from_dict(
             {
                 **model.generation_config.to_dict(),

@@ -51,8 +51,8 @@ def draw(rows: list[Row], full: str, path: Path) -> None:
         spent = np.array([row.seconds.get(stage, 0.0) / 60 for row in rows])
         right.barh(names, spent, left=start, label=stage, color=COLOURS[(i + 2) % 8])
         start += spent
-    for place, row in enumerate(rows):
-        right.text(start[place] * 1.01, place, f"{row.total / 60:.1f}", va="center", fontsize=9)
+    for i, row in enumerate(rows):
+        right.text(start[i] * 1.01, i, f"{row.total / 60:.1f}", va="center", fontsize=9)
     right.set_xlim(0, max(start.max() * 1.12, 1e-9))
     right.invert_yaxis()
     right.set_xlabel("wall-clock (minutes)")

@@ -70,7 +70,9 @@ def go_offline_if_needed() -> None:
 
 def _saved_key(host: str) -> bool:
     try:
-        return netrc(os.environ.get("NETRC", Path.home() / ".netrc")).authenticators(host) is not None
+        return (
+            netrc(os.environ.get("NETRC", Path.home() / ".netrc")).authenticators(host) is not None
+        )
     except (OSError, NetrcParseError, RuntimeError):
         return False
 

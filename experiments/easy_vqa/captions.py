@@ -66,7 +66,9 @@ def picture(rng: random.Random, colour: str, shape: str) -> Image.Image:
     elif shape == "rectangle":
         draw.rectangle(box, fill=COLOURS[colour])
     else:
-        draw.polygon(((x, y + height), (x + width, y + height), (x + width / 2, y)), COLOURS[colour])
+        draw.polygon(
+            ((x, y + height), (x + width, y + height), (x + width / 2, y)), COLOURS[colour]
+        )
     return image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
 
 
