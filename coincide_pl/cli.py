@@ -35,11 +35,13 @@ from coincide_pl.models import ExportModel, ReferenceModule, TargetModule  # noq
 from coincide_pl.models.tiny import tiny_llava
 from coincide_pl.reporting.compare import compare
 from coincide_pl.reporting.stages import timed
-from coincide_pl.reporting.wandb import LogToWandb, go_offline_if_needed
+from coincide_pl.reporting.wandb import LogToWandb, go_offline_if_needed, without_deprecated
 from coincide_pl.signals import WriteSignals
 from coincide_pl.suggestions import one_line
 from coincide_pl.trainer import Trainer
 
+UNTOLD = re.compile("Tip: For seamless|to estimate number of stepping batches|GPU available|TPU cores")
+"""What Lightning says at every start and no user needs."""
 FUNCTIONS: dict[str, Callable[..., None]] = {"create": tiny_llava, "compare": compare}
 
 
@@ -98,7 +100,7 @@ class Command(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's four, and `select`."""
-        return {**LightningCLI.subcommands(), "select": {"datamodule"}}
+        return {**LightningCLI.subcommands(), "select": {"model", "datamodule"}}
 
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
@@ -159,9 +161,13 @@ class Command(LightningCLI):
             mine.append(WarnTruncated())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": mine}
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                without_deprecated(logger)
+        return trainer
 
     def _checkpoints(self, config: Any) -> list[Any]:
         given = config.get("callbacks") or []
@@ -223,6 +229,8 @@ def quiet() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("coincide_pl").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda said: not UNTOLD.search(said.getMessage()))
     # Readers of small images are faster in the process itself.
     warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
     # `ckpt_path: last` is there for the second start, not for the first.

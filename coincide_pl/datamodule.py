@@ -55,6 +55,7 @@ class InstructionData(lightning.LightningDataModule):
         eval_batch_size: int | None = None,
         max_length: int = 2048,
         num_workers: int = 0,
+        image_cache: int = 0,
         cache_dir: str = "~/.cache/coincide_pl",
         seed: int = 0,
     ) -> None:
@@ -74,6 +75,8 @@ class InstructionData(lightning.LightningDataModule):
             eval_batch_size: the same in validation, test and predict (default: as in training).
             max_length: tokens of a conversation, images included; longer ones are cut.
             num_workers: processes that read and encode, per training process.
+            image_cache: MiB of processed images that each of these keeps in memory, for data whose
+                images are few and small.
             cache_dir: folder for the records in memory-mapped form.
             seed: of the order in training.
 
@@ -96,6 +99,7 @@ class InstructionData(lightning.LightningDataModule):
         self.reference, self.layers = reference, layers
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.max_length, self.num_workers = max_length, num_workers
+        self.image_cache = image_cache
         self.cache_dir, self.seed = cache_dir, seed
         self.rows_done: np.ndarray | None = None
         self.selection: Selection | None = None
@@ -233,7 +237,7 @@ class InstructionData(lightning.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         return BatchLoader(
-            EncodedBatches(records, self.encoder, prompts),
+            EncodedBatches(records, self.encoder, prompts, self.image_cache << 20),
             BatchSampler(plan, trainer.global_rank, trainer.world_size, even),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),

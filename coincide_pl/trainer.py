@@ -14,10 +14,11 @@ from coincide_pl.datamodule import InstructionData
 class Trainer(lightning.Trainer):
     """Runs fit, validate, test, predict and select."""
 
-    def select(self, datamodule: InstructionData) -> None:
+    def select(self, model: None = None, *, datamodule: InstructionData) -> None:
         """Chooses training data from signals and writes the selection file.
 
         Args:
+            model: has no part in it; every verb of LightningCLI is given one.
             datamodule: holds the data, the selector, and the place of the signals.
         """
         self.state.fn = TrainerFn.PREDICTING  # Lightning's own verbs are all that it knows

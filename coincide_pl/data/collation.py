@@ -52,15 +52,20 @@ class Batch:
 class EncodedBatches(Dataset[Batch]):
     """Maps a list of row indices to the batch of these rows."""
 
-    def __init__(self, records: Records, encoder: Encoder, prompts: bool = False) -> None:
+    def __init__(
+        self, records: Records, encoder: Encoder, prompts: bool = False, image_cache: int = 0
+    ) -> None:
         """Keeps what a worker process needs.
 
         Args:
             records: the data.
             encoder: of conversations.
             prompts: encode up to the last answer and pad on the left, as generation needs.
+            image_cache: bytes of processed images that each process keeps for later batches.
         """
         self.records, self.encoder, self.prompts = records, encoder, prompts
+        self.image_cache = image_cache
+        self._kept: dict[str, EncodedImage] = {}
 
     def __getitem__(self, rows: list[int]) -> Batch:
         """Reads, encodes and pads."""
@@ -70,13 +75,22 @@ class EncodedBatches(Dataset[Batch]):
         for record in records:
             for path in record.images:
                 if path not in images:
-                    image = open_image(self.records.image_root, path)
-                    images[path] = self.encoder.encode_image(image)
+                    images[path] = self._image(path)
             encode = self.encoder.encode_prompt if self.prompts else self.encoder.encode
             encoding = encode(record, [images[path] for path in record.images])
             encodings.append(encoding)
             occurrences += record.images[: encoding.num_images]
         return collate(rows, records, encodings, images, occurrences, self._pad_id, self.prompts)
+
+    def _image(self, path: str) -> EncodedImage:
+        if path in self._kept:
+            return self._kept[path]
+        image = self.encoder.encode_image(open_image(self.records.image_root, path))
+        size = image.tokens.nbytes + sum(value.nbytes for value in image.inputs.values())
+        if size <= self.image_cache:  # what came first stays: an epoch comes back to all alike
+            self.image_cache -= size
+            self._kept[path] = image
+        return image
 
     @property
     def _pad_id(self) -> int:

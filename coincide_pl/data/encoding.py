@@ -86,6 +86,8 @@ class Encoder:
         self.image_token: str = token
         self.image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
         self.special_ids = np.array(sorted(self.tokenizer.added_tokens_decoder), np.int64)
+        bos = self.tokenizer.bos_token_id
+        self._bos = bos if bos is not None and self.tokenizer("a")["input_ids"][0] == bos else None
         self._pieces: dict[tuple[str, ...], tuple[list[str], str]] = {}
 
     def encode_image(self, image: Image.Image) -> EncodedImage:
@@ -144,12 +146,9 @@ class Encoder:
         self, ids: np.ndarray, starts: np.ndarray, ends: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Put the tokenizer's own first token (BOS) in front, unless the template wrote it."""
-        bos = self.tokenizer.bos_token_id
-        if bos is None or (len(ids) and ids[0] == bos):
+        if self._bos is None or (len(ids) and ids[0] == self._bos):
             return ids, starts, ends
-        if self.tokenizer("a")["input_ids"][0] != bos:
-            return ids, starts, ends
-        return np.append(bos, ids), np.append(0, starts), np.append(0, ends)
+        return np.append(self._bos, ids), np.append(0, starts), np.append(0, ends)
 
     def _spell_out(
         self,

@@ -1,4 +1,4 @@
-"""A DataLoader that knows how far it is, so that training can go on inside an epoch."""
+"""A loader that knows how far it is, so that training can go on inside an epoch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from coincide_pl.data.batches import BatchSampler
 from coincide_pl.data.collation import Batch, EncodedBatches
 
 
-class BatchLoader(DataLoader[Batch]):
-    """Loads the batches of a sampler; its state is how many of the epoch's it has given."""
+class BatchLoader:
+    """Loads the batches of a sampler; its state is how many of the epoch's it has given.
 
-    batches = 0
+    It holds a `DataLoader` and is none: Lightning takes those apart to put in samplers of its own.
+    """
+
+    batch_sampler = None
+    """Lightning looks for it wherever there is a `sampler`."""
 
     def __init__(self, dataset: EncodedBatches, sampler: BatchSampler, **kwargs: Any) -> None:
         """Batches come ready from the dataset.
@@ -24,11 +28,18 @@ class BatchLoader(DataLoader[Batch]):
             sampler: gives lists of rows.
             kwargs: of `torch.utils.data.DataLoader`.
         """
-        super().__init__(dataset, sampler=sampler, **{**kwargs, "batch_size": None})
+        self.sampler = sampler
+        self.batches = 0
+        self._loader = DataLoader(dataset, batch_size=None, sampler=sampler, **kwargs)
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self.batches = getattr(self.sampler, "skip", 0)
-        for batch in super().__iter__():
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of an epoch that are still to come."""
+        self.batches = self.sampler.skip
+        for batch in self._loader:
             self.batches += 1
             yield batch
 
@@ -38,4 +49,4 @@ class BatchLoader(DataLoader[Batch]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The next epoch begins after as many batches."""
-        self.sampler.skip = state["batches"]  # type: ignore[attr-defined]
+        self.sampler.skip = state["batches"]

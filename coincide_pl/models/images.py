@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,7 @@ def shared_images(model: PreTrainedModel, image_index: Tensor, num_images: int) 
     owner = model.model
     original = owner.get_image_features
 
+    @functools.wraps(original)  # generation reads the signature
     def repeated(*args: Any, **kwargs: Any) -> Any:
         output = original(*args, **kwargs)
         features = output.pooler_output

@@ -55,6 +55,11 @@ def wandb_logger(trainer: lightning.Trainer) -> WandbLogger | None:
     return next((log for log in trainer.loggers if isinstance(log, WandbLogger)), None)
 
 
+def without_deprecated(logger: WandbLogger) -> None:
+    """Keeps Lightning from passing an option that W&B warns of, though nobody set it."""
+    logger._wandb_init.pop("anonymous", None)
+
+
 def go_offline_if_needed() -> None:
     """Without a key or a network, let W&B keep its files here: nothing fails, waits or asks."""
     os.environ.setdefault("WANDB_SILENT", "true")

@@ -1,7 +1,7 @@
 """Draw captioned shapes for the alignment stage, as a LLaVA-format file with images.
 
-Each image shows one shape, as easy-VQA's do; nothing of easy-VQA itself is used. A caption either
-names colour and shape, or says of several statements whether they are true of the image.
+Each image shows one shape, as easy-VQA's do, and its caption names colour and shape; nothing of
+easy-VQA itself is used.
 """
 
 import json
@@ -40,8 +40,7 @@ def captions(output: str, count: int, seed: int = 1) -> None:
     for number in track(range(count), "drawing", disable=not sys.stdout.isatty()):
         colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
         picture(rng, colour, shape).save(folder / "images" / f"{number}.png")
-        caption = rng.choice((describe, judge))(rng, colour, shape)
-        turns = [("human", "<image>\ndescribe the image."), ("gpt", caption)]
+        turns = [("human", "<image>\ndescribe the image."), ("gpt", f"a {colour} {shape}.")]
         items.append(
             {
                 "id": str(number),
@@ -70,30 +69,6 @@ def picture(rng: random.Random, colour: str, shape: str) -> Image.Image:
             ((x, y + height), (x + width, y + height), (x + width / 2, y)), COLOURS[colour]
         )
     return image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-
-
-def describe(rng: random.Random, colour: str, shape: str) -> str:
-    """Colour and shape."""
-    return f"a {colour} {shape}."
-
-
-def judge(rng: random.Random, colour: str, shape: str) -> str:
-    """The description among four statements, each followed by whether it is true."""
-    sentences = [f"a {colour} {shape}."]
-    for _ in range(4):
-        word = rng.choice([colour, shape, rng.choice(list(COLOURS)), rng.choice(SHAPES)])
-        thing = f"{word}" if word in SHAPES else f"{word} shape"
-        negated = rng.random() < 0.5
-        statement = rng.choice(
-            [
-                f"there is {'no' if negated else 'a'} {thing}",
-                f"the image does {'not contain' if negated else 'contain'} a {thing}",
-                f"a {thing} is {'not ' if negated else ''}present",
-            ]
-        )
-        sentences.append(f"{statement}: {str((word in (colour, shape)) != negated).lower()}.")
-    rng.shuffle(sentences)
-    return " ".join(sentences)
 
 
 if __name__ == "__main__":

@@ -52,11 +52,12 @@ $(RUN)/reference/model/config.json: $(RUN)/start-reference/model/config.json
 	  --config configs/selectors/random.yaml --data.selector.seed=1 --data.fraction=0.1 \
 	  --trainer.max_epochs=4 --trainer.default_root_dir=$(RUN)/reference
 
-$(RUN)/signals/manifest.json: $(RUN)/reference/model/config.json
+$(RUN)/signals/.sealed: $(RUN)/reference/model/config.json
 	$(LIGHTNING) predict --config $(HERE)/predict.yaml --data.signals=$(RUN)/signals \
 	  --model.pretrained=$(RUN)/reference/model --trainer.default_root_dir=$(RUN)/signals
+	@touch $@
 
-$(RUN)/coincide/selection.safetensors: $(RUN)/signals/manifest.json
+$(RUN)/coincide/selection.safetensors: $(RUN)/signals/.sealed
 	$(LIGHTNING) select --config $(HERE)/select.yaml --data.signals=$(RUN)/signals \
 	  --trainer.default_root_dir=$(RUN)/coincide
 
