@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from coincide_pl.data.truncation import WarnTruncated
 from coincide_pl.datamodule import InstructionData
 from coincide_pl.errors import CoincideError, ConfigError
 from coincide_pl.evaluation import Evaluate
-from coincide_pl.models import ExportModel, ReferenceModule, TargetModule  # noqa: F401
+from coincide_pl.models import ExportModel, LastCheckpoint, ReferenceModule, TargetModule  # noqa: F401
 from coincide_pl.models.tiny import tiny_llava
 from coincide_pl.reporting.compare import compare
 from coincide_pl.reporting.stages import timed
@@ -175,14 +174,7 @@ class Command(LightningCLI):
             return []
         if any(isinstance(callback, ModelCheckpoint) for callback in given):
             return []
-        return [
-            ModelCheckpoint(
-                dirpath=Path(config["default_root_dir"]) / "checkpoints",
-                filename="last",
-                train_time_interval=timedelta(minutes=1),
-                enable_version_counter=False,
-            )
-        ]
+        return [LastCheckpoint(Path(config["default_root_dir"]) / "checkpoints")]
 
     def _signals_writer(self, config: Any) -> list[Any]:
         given = config.get("callbacks") or []

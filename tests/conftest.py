@@ -1,7 +1,13 @@
 """Tiny real things that many tests use."""
 
-import pytest
+import json
+import sys
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from coincide_pl.cli import main
 from coincide_pl.models.tiny import tiny_llava
 
 
@@ -11,3 +17,53 @@ def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny"
     tiny_llava(str(path), hidden_size=32, vision_hidden_size=32, vision_num_layers=2, image_size=32)
     return str(path)
+
+
+@pytest.fixture
+def llava(tmp_path):
+    """A LLaVA-format file of 60 records about 20 images, of two sources, some without image."""
+    return write_llava(tmp_path / "data", 60)
+
+
+def write_llava(folder, count):
+    """Writes images and `data.json`."""
+    random = np.random.default_rng(0)
+    for source in ("coco", "vg"):
+        (folder / source).mkdir(parents=True)
+        for i in range(10):
+            pixels = random.integers(0, 255, (24 + i, 30, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / source / f"{i}.png")
+    items = []
+    for i in range(count):
+        item = {"id": f"r{i}", "conversations": []}
+        for k in range(1 + i % 2):
+            item["conversations"] += [
+                {"from": "human", "value": f"what is {i} {'and how big ' * (i % 5)}here?"},
+                {"from": "gpt", "value": ("red", "a blue circle", "no")[(i + k) % 3]},
+            ]
+        if i % 6 != 5:
+            item["image"] = f"{('coco', 'vg')[i % 2]}/{i % 10}.png"
+            item["conversations"][0]["value"] = "<image>\n" + item["conversations"][0]["value"]
+        items.append(item)
+    path = folder / "data.json"
+    path.write_text(json.dumps(items))
+    return path
+
+
+@pytest.fixture
+def command(capfd, monkeypatch, tmp_path):
+    """Runs the command in this process; returns its exit status, output and error output."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def run(*words):
+        words = [str(word) for word in words]
+        monkeypatch.setattr(sys, "argv", ["coincide", *words])
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+        told = capfd.readouterr()
+        return status, told.out, told.err
+
+    return run

@@ -1,0 +1,123 @@
+"""Lost if these fail: rows that are what they claim to be, after any interruption."""
+
+import json
+
+import numpy as np
+import pytest
+
+from coincide_pl.errors import SignalsError
+from coincide_pl.signals import Manifest, SignalsStore, SignalsWriter
+
+N = 50
+ROWS = np.random.default_rng(0).normal(size=(N, 6)).astype(np.float16)
+SCORES = np.arange(N, dtype=np.float32)
+
+
+def manifest(**changes):
+    fields = {
+        "data": "d",
+        "num_rows": N,
+        "model": "m",
+        "layers": [0, 2],
+        "settings": {},
+        "signals": {"activations": ([6], "float16"), "el2n": ([], "float32")},
+        "versions": {"torch": "1"},
+    }
+    return Manifest(**{**fields, **changes})
+
+
+def write(folder, *parts, rank=0):
+    SignalsWriter.create(folder, manifest())
+    writer = SignalsWriter(folder, manifest(), rank)
+    for rows in parts:
+        rows = np.asarray(rows)
+        writer.write(rows, {"activations": ROWS[rows], "el2n": SCORES[rows]})
+    writer.close()
+
+
+def full(folder):
+    write(folder, range(N))
+    SignalsWriter.finish(folder)
+    return folder
+
+
+def test_rows_in_any_order_from_any_process(tmp_path):
+    order = np.random.default_rng(1).permutation(N)
+    write(tmp_path / "s", order[:7], order[7:20], rank=0)
+    write(tmp_path / "s", order[20:], rank=1)
+    SignalsWriter.finish(tmp_path / "s")
+    store = SignalsStore(tmp_path / "s", data="d", model="m", layers=[0, 2])
+    assert set(store) == {"activations", "el2n"}
+    np.testing.assert_array_equal(store["activations"], ROWS)
+    np.testing.assert_array_equal(store["el2n"], SCORES)
+    write(tmp_path / "t", range(N))
+    SignalsWriter.finish(tmp_path / "t")
+    assert SignalsStore(tmp_path / "t").fingerprint == store.fingerprint
+
+
+def test_an_unfinished_store_says_how_much_is_missing_and_goes_on(tmp_path):
+    write(tmp_path, range(20))
+    with (tmp_path / "done.0").open("ab") as file:
+        file.write(b"\1\2\3")  # a kill in the middle of a write
+    with pytest.raises(SignalsError, match="incomplete, 30 of 50 rows are missing"):
+        SignalsStore(tmp_path)
+    with pytest.raises(SignalsError, match="30 of 50"):
+        SignalsWriter.finish(tmp_path)
+    SignalsWriter.create(tmp_path, manifest(versions={"torch": "2"}))
+    writer = SignalsWriter(tmp_path, manifest(), 0)
+    assert writer.done.nonzero()[0].tolist() == list(range(20))
+    rows = np.arange(20, N)
+    writer.write(rows, {"activations": ROWS[rows], "el2n": SCORES[rows]})
+    writer.close()
+    SignalsWriter.finish(tmp_path)
+    np.testing.assert_array_equal(SignalsStore(tmp_path)["activations"], ROWS)
+
+
+@pytest.mark.parametrize(
+    "change", [{"data": "e"}, {"model": "n"}, {"layers": [0, 1]}, {"settings": {"dtype": "x"}}]
+)
+def test_signals_of_something_else_are_not_mixed(tmp_path, change):
+    full(tmp_path)
+    (name,) = change
+    with pytest.raises(SignalsError, match=f"another {name}"):
+        SignalsWriter.create(tmp_path, manifest(**change))
+    if name != "settings":
+        with pytest.raises(SignalsError, match=f"belong to other {name}"):
+            SignalsStore(tmp_path, **change)
+
+
+def test_nan_is_refused_with_its_row(tmp_path):
+    SignalsWriter.create(tmp_path, manifest())
+    writer = SignalsWriter(tmp_path, manifest())
+    bad = ROWS[:3].copy()
+    bad[1, 2] = np.nan
+    with pytest.raises(SignalsError, match="activations of record 8 holds NaN"):
+        writer.write(np.array([7, 8, 9]), {"activations": bad, "el2n": SCORES[:3]})
+    writer.close()
+
+
+def test_missing_truncated_and_damaged_stores_are_named(tmp_path):
+    with pytest.raises(SignalsError, match="no signals here"):
+        SignalsStore(tmp_path / "none")
+    folder = full(tmp_path / "cut")
+    content = (folder / "activations.npy").read_bytes()
+    (folder / "activations.npy").write_bytes(content[:-1])
+    with pytest.raises(SignalsError, match=r"activations.npy: missing or truncated"):
+        SignalsStore(folder)
+    (folder / "activations.npy").unlink()
+    with pytest.raises(SignalsError, match=r"activations.npy: missing or truncated"):
+        SignalsStore(folder)
+    for text in ("{", "[]", "{}", json.dumps({"manifest": {"data": 1}, "digests": None})):
+        (folder / "manifest.json").write_text(text)
+        with pytest.raises(SignalsError, match="damaged manifest"):
+            SignalsStore(folder)
+
+
+def test_other_contents_have_another_fingerprint(tmp_path):
+    one = SignalsStore(full(tmp_path / "a")).fingerprint
+    write(tmp_path / "b", range(N))
+    with (tmp_path / "b" / "el2n.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\7")
+    SignalsWriter.finish(tmp_path / "b")
+    assert SignalsStore(tmp_path / "b").fingerprint != one
