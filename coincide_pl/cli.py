@@ -27,19 +27,18 @@ from transformers.utils import logging as transformers_logging
 import coincide_pl.data.readers
 import coincide_pl.selection  # noqa: F401  (readers and selectors can be named by their class)
 from coincide_pl.data.truncation import WarnTruncated
-from coincide_pl.datamodule import InstructionData
 from coincide_pl.errors import CoincideError, ConfigError
 from coincide_pl.evaluation import Evaluate
 from coincide_pl.models import ExportModel, LastCheckpoint, ReferenceModule, TargetModule  # noqa: F401
 from coincide_pl.models.tiny import tiny_llava
 from coincide_pl.reporting.compare import compare
 from coincide_pl.reporting.stages import timed
-from coincide_pl.reporting.wandb import LogToWandb, go_offline_if_needed, without_deprecated
+from coincide_pl.reporting.wandb import LogToWandb, finish, go_offline_if_needed, without_deprecated
 from coincide_pl.signals import WriteSignals
 from coincide_pl.suggestions import one_line
 from coincide_pl.trainer import Trainer
 
-UNTOLD = re.compile("Tip: For seamless|to estimate number of stepping batches|GPU available|TPU cores")
+UNTOLD = re.compile("Tip: For seamless|number of stepping batches|GPU available|TPU cores")
 """What Lightning says at every start and no user needs."""
 FUNCTIONS: dict[str, Callable[..., None]] = {"create": tiny_llava, "compare": compare}
 
@@ -85,7 +84,11 @@ class Command(LightningCLI):
         """Parses, builds and runs."""
         super().__init__(
             trainer_class=Trainer,
-            trainer_defaults={"default_root_dir": "runs", "use_distributed_sampler": False},
+            trainer_defaults={
+                "default_root_dir": "runs",
+                "use_distributed_sampler": False,
+                "logger": False,
+            },
             save_config_callback=SaveConfig,
             parser_class=Parser,
             subclass_mode_model=True,
@@ -149,8 +152,6 @@ class Command(LightningCLI):
             mine.append(RichProgressBar())
         stage = self.subcommand
         if stage == "fit":
-            if isinstance(self.datamodule, InstructionData) and not self.datamodule.readers["val"]:
-                config["limit_val_batches"] = 0
             mine += [*self._checkpoints(config), ExportModel(), LogToWandb()]
         if stage == "test":
             mine += [Evaluate(), LogToWandb()]
@@ -189,8 +190,11 @@ class Command(LightningCLI):
         trainer: Any = self.trainer
         first = trainer.is_global_zero and not trainer.fast_dev_run
         root = trainer.default_root_dir
-        with timed(root, subcommand) if first else nullcontext():
-            super()._run_subcommand(subcommand)
+        try:
+            with timed(root, subcommand) if first else nullcontext():
+                super()._run_subcommand(subcommand)
+        finally:
+            finish(trainer.loggers)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -227,6 +231,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
     # `ckpt_path: last` is there for the second start, not for the first.
     warnings.filterwarnings("ignore", '.*"last"\\) is set, but there is no last checkpoint')
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval", PossibleUserWarning)
+    warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_data")
     # Between Lightning and torch; nothing a user can do.
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

@@ -103,6 +103,8 @@ class InstructionData(lightning.LightningDataModule):
         self.cache_dir, self.seed = cache_dir, seed
         self.rows_done: np.ndarray | None = None
         self.selection: Selection | None = None
+        if val is None:
+            self.val_dataloader = None  # type: ignore[method-assign, assignment]
 
     def setup(self, stage: str) -> None:
         """Reads the records the stage needs; for `fit` and `select`, chooses among them.
@@ -210,10 +212,8 @@ class InstructionData(lightning.LightningDataModule):
 
         return self._loader(self.records, plan, even=True)
 
-    def val_dataloader(self) -> BatchLoader | list[Any]:
-        """All validation rows; none without validation data."""
-        if self.readers["val"] is None:
-            return []
+    def val_dataloader(self) -> BatchLoader:
+        """All validation rows."""
         return self._loader(self.val_records, self._in_order(self.val_records), even=True)
 
     def test_dataloader(self) -> BatchLoader:

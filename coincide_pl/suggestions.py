@@ -90,6 +90,8 @@ def _found(pattern: str, text: str) -> str | None:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     full = sorted(set(known))
+    if name in full:
+        return " here: put the --config, or the option that names its class, before it"
     last = name.rpartition(".")[2]
     near = get_close_matches(name, full, 3, 0.75) or get_close_matches(last, full, 3, 0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""

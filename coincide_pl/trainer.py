@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 
@@ -13,6 +14,13 @@ from coincide_pl.datamodule import InstructionData
 
 class Trainer(lightning.Trainer):
     """Runs fit, validate, test, predict and select."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes Lightning's arguments."""
+        super().__init__(*args, **kwargs)
+        if isinstance(self.strategy, DDPStrategy):
+            # A batch without images gives the vision tower no gradient.
+            self.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
     def select(self, model: None = None, *, datamodule: InstructionData) -> None:
         """Chooses training data from signals and writes the selection file.

@@ -51,7 +51,7 @@ def write_llava(folder, count):
 
 
 @pytest.fixture
-def command(capfd, monkeypatch, tmp_path):
+def command(capfd, caplog, monkeypatch, tmp_path):
     """Runs the command in this process; returns its exit status, output and error output."""
     monkeypatch.setenv("WANDB_MODE", "offline")
 
@@ -63,7 +63,8 @@ def command(capfd, monkeypatch, tmp_path):
             status = 0
         except SystemExit as end:
             status = end.code or 0
-        told = capfd.readouterr()
-        return status, told.out, told.err
+        told, logged = capfd.readouterr(), caplog.text
+        caplog.clear()
+        return status, told.out, told.err + logged
 
     return run

@@ -72,10 +72,14 @@ class EncodedBatches(Dataset[Batch]):
         records = [self.records[row] for row in rows]
         images: dict[str, EncodedImage] = {}
         encodings, occurrences = [], []
-        for record in records:
+        for row, record in zip(rows, records, strict=True):
             for path in record.images:
                 if path not in images:
-                    images[path] = self._image(path)
+                    try:
+                        images[path] = self._image(path)
+                    except DataError as error:
+                        name = self.records.name(row)
+                        raise DataError(f"{name}: 'image': {error}") from error
             encode = self.encoder.encode_prompt if self.prompts else self.encoder.encode
             encoding = encode(record, [images[path] for path in record.images])
             encodings.append(encoding)

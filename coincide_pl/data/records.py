@@ -152,6 +152,11 @@ class Records(Sequence[Record]):
             source=row["source"],
         )
 
+    def name(self, index: int) -> str:
+        """The source file, number and id of a record, to tell the user where to look."""
+        files = self.made_from.get("files") or [[self.path]]
+        return f"{files[0][0]}: record {index} (id {self[index].id[:80]!r})"
+
     @property
     def text_lengths(self) -> np.ndarray:
         """UTF-8 bytes of all turns, int64 [N]."""

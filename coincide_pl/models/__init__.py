@@ -7,4 +7,11 @@ from coincide_pl.models.optimization import CosineWithWarmup
 from coincide_pl.models.reference import ReferenceModule
 from coincide_pl.models.target import TargetModule
 
-__all__ = ["CosineWithWarmup", "ExportModel", "LastCheckpoint", "LoRA", "ReferenceModule", "TargetModule"]
+__all__ = [
+    "CosineWithWarmup",
+    "ExportModel",
+    "LastCheckpoint",
+    "LoRA",
+    "ReferenceModule",
+    "TargetModule",
+]

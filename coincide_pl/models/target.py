@@ -85,7 +85,8 @@ class TargetModule(lightning.LightningModule):
         if self.lora is not None:
             add_lora(model, self.lora)
         if self.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            new: Any = getattr(model, "activation_checkpointing_enable", None)  # its newer name
+            (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
         self.model = model.train()  # it comes in evaluation mode
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -101,12 +102,20 @@ class TargetModule(lightning.LightningModule):
         scheduler = self.scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ModelError("scheduler: ReduceLROnPlateau has no place in one pass over the data")
-        if isinstance(scheduler, CosineWithWarmup):
-            scheduler.span(int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
         }
+
+    def on_train_start(self) -> None:
+        """Tells the schedule how long the run is.
+
+        Not before: asking makes Lightning load the data, and data that are loaded before the
+        checkpoint do not go on where they were.
+        """
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, CosineWithWarmup):
+                config.scheduler.span(int(self.trainer.estimated_stepping_batches))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predict the tokens that are trained on.
@@ -180,7 +189,8 @@ class TargetModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves frozen weights out: they are in the checkpoint that training starts from."""
-        frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
+        everything = self.named_parameters(remove_duplicate=False)  # tied ones by all their names
+        frozen = {name for name, p in everything if not p.requires_grad}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k not in frozen}
 

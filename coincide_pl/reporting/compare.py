@@ -72,19 +72,25 @@ def compare(runs: list[Run], full: str, output: str) -> None:
     """
     rows = compared(runs, full)
     folder = Path(output)
-    header, lines = table(rows)
+    parts = {
+        f"Accuracy in %, and relative to {full}": accuracies(rows),
+        "Wall-clock in seconds": times(rows),
+    }
     text = io.StringIO()
-    csv.writer(text).writerows([header, *lines])
+    csv.writer(text).writerows(
+        [*first, *second[1:]] for first, second in zip(*parts.values(), strict=True)
+    )
     write_text(folder / "comparison.csv", text.getvalue())
-    write_text(folder / "comparison.md", markdown(header, lines))
+    write_text(folder / "comparison.md", "\n".join(markdown(part) for part in parts.values()))
     draw(rows, full, folder / "comparison.png")
-    printed = Table(*header, title=f"Accuracy, and wall-clock in seconds ({full} = 100 %)")
-    for column in printed.columns[1:]:
-        column.justify = "right"
-    for line in lines:
-        printed.add_row(*line)
     console = Console()
-    console.print(printed)
+    for title, (header, *lines) in parts.items():
+        printed = Table(*header, title=title)
+        for column in printed.columns[1:]:
+            column.justify = "right"
+        for line in lines:
+            printed.add_row(*line)
+        console.print(printed)
     names = ("comparison.csv", "comparison.md", "comparison.png")
     console.print("wrote " + ", ".join(str(folder / name) for name in names), soft_wrap=True)
 
@@ -120,29 +126,34 @@ def compared(runs: list[Run], full: str) -> list[Row]:
     return rows
 
 
-def table(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: accuracies in per cent, seconds by stage."""
+def accuracies(rows: list[Row]) -> list[list[str]]:
+    """Header and lines: per cent by task, their mean, relative performance."""
     tasks = list(rows[0].scores)
+    lines = [
+        [row.name, *(f"{100 * x:.1f}" for x in (*row.scores.values(), row.mean, row.relative))]
+        for row in rows
+    ]
+    return [["run", *tasks, "mean", "relative"], *lines]
+
+
+def times(rows: list[Row]) -> list[list[str]]:
+    """Header and lines: seconds by stage, and their sum."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
-    header = ["run", *tasks, "mean", "relative", *(f"{stage} (s)" for stage in stages), "total (s)"]
     lines = [
         [
             row.name,
-            *(f"{100 * row.scores[task]:.1f}" for task in tasks),
-            f"{100 * row.mean:.1f}",
-            f"{100 * row.relative:.1f}",
             *(f"{row.seconds[s]:.0f}" if s in row.seconds else "-" for s in stages),
             f"{row.total:.0f}",
         ]
         for row in rows
     ]
-    return header, lines
+    return [["run", *stages, "total"], *lines]
 
 
-def markdown(header: list[str], lines: list[list[str]]) -> str:
-    """A table in Markdown."""
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "".join("| " + " | ".join(line) + " |\n" for line in [header, rule, *lines])
+def markdown(lines: list[list[str]]) -> str:
+    """A table in Markdown; the first line is its header."""
+    rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
+    return "".join("| " + " | ".join(line) + " |\n" for line in [lines[0], rule, *lines[1:]])
 
 
 def _results(run: Run) -> dict[str, Any]:

@@ -55,6 +55,13 @@ def wandb_logger(trainer: lightning.Trainer) -> WandbLogger | None:
     return next((log for log in trainer.loggers if isinstance(log, WandbLogger)), None)
 
 
+def finish(loggers: list[Any]) -> None:
+    """Ends the runs of W&B loggers, so that the next verb in the same process has its own."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and logger._experiment is not None:
+            logger._experiment.finish()
+
+
 def without_deprecated(logger: WandbLogger) -> None:
     """Keeps Lightning from passing an option that W&B warns of, though nobody set it."""
     logger._wandb_init.pop("anonymous", None)

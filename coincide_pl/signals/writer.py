@@ -63,8 +63,10 @@ class WriteSignals(lightning.Callback):
     def on_predict_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Seals the store when every process is through."""
+        """Seals the store when every process is through all batches."""
         assert self.writer is not None
         self.writer.close()
         trainer.strategy.barrier("signals written")
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         on_first_process(trainer.strategy, lambda: SignalsWriter.finish(self.directory))

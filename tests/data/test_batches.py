@@ -91,7 +91,10 @@ def test_prompts_end_where_the_answer_begins(tiny, llava, tmp_path):
 def test_kept_images_change_nothing(tiny, llava, tmp_path, monkeypatch):
     records = LlavaJson(str(llava)).records(tmp_path / "cache")
     encoder = Encoder(load_processor(tiny))
-    plain, keeping = EncodedBatches(records, encoder), EncodedBatches(records, encoder, False, 2**20)
+    plain, keeping = (
+        EncodedBatches(records, encoder),
+        EncodedBatches(records, encoder, False, 2**20),
+    )
     first = keeping[[0, 1]]
     monkeypatch.setattr(Encoder, "encode_image", lambda *_: pytest.fail("opened again"))
     second = keeping[[0, 1]]

@@ -48,7 +48,7 @@ def test_llava_records(tmp_path):
     record, text, several = read(
         tmp_path,
         GOOD,
-        {"id": 7, "conversations": [{"from": "system", "value": "Be brief."}] + TALK},
+        {"id": 7, "conversations": [{"from": "system", "value": "Be brief."}, *TALK]},
         {**GOOD, "image": ["1.png", "2.png"], "task": "compare"},
         source_field=None,
     )
@@ -110,7 +110,7 @@ def test_a_bad_file_is_named(tmp_path, content, said):
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(DataError, match="nowhere.json: no such data file"):
+    with pytest.raises(DataError, match=r"nowhere.json: no such data file"):
         LlavaJson(str(tmp_path / "nowhere.json"))
     (tmp_path / "data.json").write_text("[]")
     with pytest.raises(DataError, match="nowhere: no such image folder"):

@@ -1,0 +1,204 @@
+"""Lost if these fail: the documented commands, each alone and one after another."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from coincide_pl.selection import Selection
+from coincide_pl.signals import SignalsStore
+
+ROOT = Path(__file__).parents[1]
+CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
+
+
+def llava_options(llava, tmp_path):
+    return (
+        *("--config", ROOT / "configs/data/llava.yaml"),
+        f"--data.train.path={llava}",
+        f"--data.cache_dir={tmp_path}/cache",
+        *("--data.num_workers=0", "--data.batch_size=8", "--data.max_length=512"),
+    )
+
+
+def test_the_whole_path(command, tiny, llava, tmp_path):
+    run = tmp_path / "run"
+    data = llava_options(llava, tmp_path)
+    status, _, told = command(
+        *("predict", "--config", ROOT / "configs/models/reference.yaml", *data, *CPU),
+        *(f"--model.pretrained={tiny}", "--model.layers=[0, 2]"),
+        *(f"--data.signals={tmp_path}/signals", "--trainer.logger=false"),
+        f"--trainer.default_root_dir={tmp_path}/signals",
+    )
+    assert (status, "error" in told) == (0, False), told
+    assert SignalsStore(tmp_path / "signals")["activations"].shape == (60, 2 * 2 * 32)
+
+    choose = (
+        *("--config", ROOT / "configs/selectors/coincide.yaml"),
+        *("--data.selector.num_clusters=6", f"--data.signals={tmp_path}/signals"),
+    )
+    place = f"--trainer.default_root_dir={run}"
+    status, _, told = command("select", *data, *choose, *CPU, place, "--trainer.logger=false")
+    assert status == 0, told
+    selection = Selection.load(run / "selection.safetensors")
+    assert len(set(selection.indices.tolist())) == 12
+    first = (run / "selection.safetensors").read_bytes()
+
+    fit = (
+        *("fit", "--config", ROOT / "configs/models/target.yaml", *data, *choose, *CPU, place),
+        *("--config", ROOT / "configs/trainers/one_epoch.yaml"),
+        *("--config", ROOT / "configs/loggers/wandb.yaml", f"--model.pretrained={tiny}"),
+        "--trainer.log_every_n_steps=1",
+    )
+    status, _, told = command(*fit)
+    assert status == 0, told
+    assert "as asked for, used again" in told
+    assert (run / "selection.safetensors").read_bytes() == first
+    before = load_file(f"{tiny}/model.safetensors")
+    after = load_file(run / "model" / "model.safetensors")
+    assert set(before) == set(after)
+    assert any((before[name] != after[name]).any() for name in before)
+
+    status, out, told = command(
+        *("test", "--config", ROOT / "configs/models/target.yaml", *data, *CPU, place),
+        *("--config", ROOT / "configs/loggers/wandb.yaml", f"--model.pretrained={run}/model"),
+        *("--data.test=LlavaJson", f"--data.test.path={llava}", "--model.max_new_tokens=2"),
+    )
+    assert status == 0, told
+    results = json.loads((run / "results.json").read_text())
+    assert results["counts"] == {"coco": 30, "text": 10, "vg": 20}
+    assert set(results["scores"]) == {"coco", "text", "vg", "mean"}
+
+    config = {
+        "runs": [{"name": "part", "directory": str(run), "needs": [f"{tmp_path}/signals"]}],
+        "full": "part",
+        "output": f"{tmp_path}/comparison",
+    }
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(config))
+    status, out, told = command("compare", "--config", tmp_path / "compare.yaml")
+    assert status == 0, told
+    assert "relative" in out
+    for end in ("csv", "md", "png"):
+        assert (tmp_path / f"comparison/comparison.{end}").stat().st_size > 50
+    stages = (run / "stages.jsonl").read_text().splitlines()
+    assert [json.loads(line)["stage"] for line in stages] == ["select", "fit", "test"]
+    wandb = list((run / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(wandb) == 2
+    logged = b"".join(path.read_bytes() for path in wandb)
+    for part in (b"num_clusters", selection.fingerprint[:12].encode(), b"results", b"train/loss"):
+        assert part in logged, part
+
+
+def test_select_again_when_something_changes(command, llava, tmp_path):
+    data = llava_options(llava, tmp_path)
+    words = (*("select", *data, *CPU), f"--trainer.default_root_dir={tmp_path}/run")
+    words = (*words, "--config", ROOT / "configs/selectors/random.yaml")
+    path = tmp_path / "run" / "selection.safetensors"
+    told = {}
+    chosen = {}
+    for name, more in {
+        "first": (),
+        "same": (),
+        "fraction": ("--data.fraction=0.5",),
+        "seed": ("--data.fraction=0.5", "--data.selector.seed=1"),
+        "selector": ("--config", ROOT / "configs/selectors/all.yaml"),
+    }.items():
+        status, _, told[name] = command(*words, *more)
+        assert status == 0, told[name]
+        chosen[name] = Selection.load(path).indices
+    items = json.loads(llava.read_text())
+    items[0]["conversations"][1]["value"] = "changed"
+    llava.write_text(json.dumps(items))
+    status, _, told["data"] = command(*words)
+    again = {name for name, text in told.items() if "selecting again" in text}
+    assert again == {"fraction", "seed", "selector", "data"}
+    assert "used again" in told["same"]
+    sizes = {name: len(indices) for name, indices in chosen.items()}
+    assert sizes == {"first": 12, "same": 12, "fraction": 30, "seed": 30, "selector": 60}
+    np.testing.assert_array_equal(chosen["first"], chosen["same"])
+    assert set(chosen["fraction"]) != set(chosen["seed"])
+    path.write_bytes(path.read_bytes()[:-3])
+    status, _, text = command(*words)
+    assert (status, "damaged one: selecting again" in text) == (0, True)
+
+
+BLOCKS = {
+    "fit": [
+        [
+            "models/target.yaml",
+            "data/llava.yaml",
+            "selectors/random.yaml",
+            "trainers/one_epoch.yaml",
+        ],
+        ["models/target_lora.yaml", "data/llava.yaml", "selectors/all.yaml", "loggers/wandb.yaml"],
+        ["models/target.yaml", "data/easy_vqa.yaml"],
+    ],
+    "predict": [["models/reference.yaml", "data/llava.yaml"]],
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "blocks"), [(verb, names) for verb, sets in BLOCKS.items() for names in sets]
+)
+def test_building_blocks_run(command, tiny, llava, tmp_path, verb, blocks):
+    words = [verb]
+    for name in blocks:
+        words += ["--config", ROOT / "configs" / name]
+    words.append(f"--model.pretrained={tiny}")
+    if "data/llava.yaml" in blocks:
+        words += [f"--data.train.path={llava}", "--data.num_workers=0"]
+    if verb == "predict":
+        words += ["--model.layers=[0, 1]", f"--data.signals={tmp_path}/signals"]
+    status, _, told = command(
+        *(*words, *CPU, f"--data.cache_dir={tmp_path}/cache", "--data.batch_size=2"),
+        *("--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}"),
+    )
+    assert status == 0, told
+
+
+def test_every_config_is_known_and_parses(command, tiny, llava):
+    """A config that no test knows would rot."""
+    used = {name for sets in BLOCKS.values() for names in sets for name in names}
+    there = {str(path.relative_to(ROOT / "configs")) for path in ROOT.glob("configs/*/*.yaml")}
+    assert there - used == {"selectors/coincide.yaml", "trainers/ddp.yaml"}  # see the other tests
+
+
+@pytest.mark.parametrize(
+    ("verb", "file"),
+    [
+        ("fit", "align"),
+        ("fit", "target"),
+        ("test", "test"),
+        ("predict", "predict"),
+        ("select", "select"),
+    ],
+)
+def test_print_config_comes_back_as_it_was(command, tiny, llava, tmp_path, verb, file):
+    words = [verb, "--config", ROOT / f"experiments/easy_vqa/{file}.yaml"]
+    words += [f"--trainer.default_root_dir={tmp_path}"]
+    if verb != "select":
+        words.append(f"--model.pretrained={tiny}")
+    if file == "align":
+        words.append(f"--data.train.path={llava}")
+    status, out, told = command(*words, "--print_config")
+    assert (status, told) == (0, "")
+    (tmp_path / "printed.yaml").write_text(out)
+    status, again, told = command(verb, "--config", tmp_path / "printed.yaml", "--print_config")
+    assert (status, told) == (0, "")
+    assert yaml.safe_load(again) == yaml.safe_load(out)
+    assert yaml.safe_load(out)["data"]["class_path"].endswith("InstructionData")
+
+
+def test_help_documents_the_options(command):
+    status, out, _ = command("fit", "--data.help", "InstructionData")
+    assert status == 0
+    assert "share of the data to choose" in out
+    status, out, _ = command("select", "--help")
+    assert status == 0
+    assert "--data" in out
+    status, out, _ = command("create", "--help")
+    assert status == 0
+    assert "width of the text decoder" in out
