@@ -1,7 +1,7 @@
 """The command `lightning`, also called `coincide`.
 
 `fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
-`create` and `compare` are plain functions with the same kind of options and configs.
+`create`, `create-clip` and `compare` are plain functions with the same kind of options and configs.
 """
 
 from __future__ import annotations
@@ -29,18 +29,22 @@ import coincide_pl.selection  # noqa: F401  (readers and selectors can be named 
 from coincide_pl.data.truncation import WarnTruncated
 from coincide_pl.errors import CoincideError, ConfigError
 from coincide_pl.evaluation import Evaluate
-from coincide_pl.models import ExportModel, LastCheckpoint, ReferenceModule, TargetModule  # noqa: F401
-from coincide_pl.models.tiny import tiny_llava
+from coincide_pl.models import ExportModel, LastCheckpoint, SelfFilterModule
+from coincide_pl.models.tiny import tiny_clip, tiny_llava
 from coincide_pl.reporting.compare import compare
 from coincide_pl.reporting.stages import timed
 from coincide_pl.reporting.wandb import LogToWandb, finish, go_offline_if_needed, without_deprecated
-from coincide_pl.signals import WriteSignals
+from coincide_pl.signals import WriteDifficulty, WriteSignals
 from coincide_pl.suggestions import one_line
 from coincide_pl.trainer import Trainer
 
 UNTOLD = re.compile("Tip: For seamless|number of stepping batches|GPU available|TPU cores")
 """What Lightning says at every start and no user needs."""
-FUNCTIONS: dict[str, Callable[..., None]] = {"create": tiny_llava, "compare": compare}
+FUNCTIONS: dict[str, Callable[..., None]] = {
+    "create": tiny_llava,
+    "create-clip": tiny_clip,
+    "compare": compare,
+}
 
 
 class Parser(LightningArgumentParser):
@@ -153,6 +157,8 @@ class Command(LightningCLI):
         stage = self.subcommand
         if stage == "fit":
             mine += [*self._checkpoints(config), ExportModel(), LogToWandb()]
+            if isinstance(self.model, SelfFilterModule):
+                mine.append(WriteDifficulty())
         if stage == "test":
             mine += [Evaluate(), LogToWandb()]
         if stage == "predict":
@@ -184,6 +190,8 @@ class Command(LightningCLI):
         directory = getattr(self.datamodule, "signals", None)
         if directory is None:
             raise ConfigError("data.signals: predict needs a directory to write to")
+        if not isinstance(directory, str):
+            raise ConfigError("data.signals: predict writes one directory, not a list of them")
         return [WriteSignals(directory)]
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -200,6 +208,8 @@ class Command(LightningCLI):
 def main(args: list[str] | None = None) -> None:
     """Runs the command line, and ends with a line and a status where the user can mend it."""
     words = sys.argv[1:] if args is None else args
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's own selector, by its import path
     quiet()
     try:
         if words and words[0] in FUNCTIONS:

@@ -7,7 +7,7 @@ meets training.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from coincide_pl.data.records import Records
 from coincide_pl.errors import DataError, SelectionError, on_first_process
 from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.selection import Pool, Selection, Selector
-from coincide_pl.selection.selector import target_count
-from coincide_pl.signals import SignalsStore
+from coincide_pl.selection.selector import missing, target_count
+from coincide_pl.signals import Signals, SignalsStore
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class InstructionData(lightning.LightningDataModule):
         test: Reader | None = None,
         selector: Selector | None = None,
         fraction: float = 1.0,
-        signals: str | None = None,
+        signals: str | list[str] | None = None,
         selection: str | None = None,
         reference: str | None = None,
         layers: list[int] | None = None,
@@ -67,7 +67,8 @@ class InstructionData(lightning.LightningDataModule):
             test: questions whose generated answers are scored.
             selector: chooses; without one, `selection` must exist, or all data are used.
             fraction: share of the data to choose, in (0, 1].
-            signals: directory of per-sample signals: `predict` writes it, selectors read it.
+            signals: directory of per-sample signals: `predict` writes it, selectors read it; or a
+                list of directories, where a selector needs signals of several models.
             selection: the selection file (default: in the directory of the run).
             reference: checkpoint that the signals must come from; checked when given.
             layers: decoder layers that the signals must hold; checked when given.
@@ -134,7 +135,9 @@ class InstructionData(lightning.LightningDataModule):
             on_first_process(strategy, lambda: self._choose(path))
             self.selection = Selection.load(path)
         if stage != "select":
-            self.encoder = Encoder(self.trainer.lightning_module.processor, self.max_length)  # type: ignore[union-attr]
+            module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
+            make = getattr(module, "encoder_class", Encoder)
+            self.encoder = make(module.processor, self.max_length)
 
     def _read(self, readers: dict[str, Reader]) -> None:
         for name, reader in readers.items():
@@ -181,20 +184,41 @@ class InstructionData(lightning.LightningDataModule):
         fingerprints = {"data": self.records.fingerprint}
         if not selector.signals:
             return Pool(self.records, {}, fingerprints)
-        name = type(selector).__name__
-        if self.signals is None:
-            raise SelectionError(
-                f"data.signals: {name} needs {', '.join(selector.signals)}; "
-                "name the directory that `coincide predict` wrote"
-            )
-        store = SignalsStore(
-            self.signals,
-            data=self.records.fingerprint,
-            model=checkpoint_fingerprint(self.reference) if self.reference else None,
-            layers=self.layers,
-        )
-        fingerprints["signals"] = store.fingerprint
-        return Pool(self.records, store, fingerprints, len(store.manifest.layers) or None)
+        stores = self._stores(type(selector).__name__, selector.signals)
+        used = [store for store in stores if set(selector.signals) & set(store)]
+        if used:  # a store that has no part in it may come and go
+            fingerprints["signals"] = " + ".join(store.fingerprint for store in used)
+        held = next((s for s in used if "activations" in s), None)
+        num_layers = len(held.manifest.layers) or None if held else None
+        return Pool(self.records, Signals(used), fingerprints, num_layers)
+
+    def signal(self, name: str, reader: str) -> np.ndarray:
+        """A signal of the training records, memory-mapped.
+
+        Args:
+            name: of the signal.
+            reader: who needs it, as a message should say.
+
+        Raises:
+            SelectionError: `data.signals` names no directory that holds it.
+            SignalsError: the store there is unfinished, damaged, or of other data.
+        """
+        signals = Signals(self._stores(reader, (name,)))
+        if name not in signals:
+            raise SelectionError(f"data.signals: {missing(reader, (name,))}")
+        return signals[name]
+
+    def _stores(self, reader: str, needed: Sequence[str]) -> list[SignalsStore]:
+        """The stores that `data.signals` names, checked."""
+        if not self.signals:
+            raise SelectionError(f"data.signals: {missing(reader, needed)}")
+        directories = [self.signals] if isinstance(self.signals, str) else self.signals
+        stores = [SignalsStore(path, data=self.records.fingerprint) for path in directories]
+        for store in stores:
+            if "activations" in store or len(stores) == 1:
+                model = checkpoint_fingerprint(self.reference) if self.reference else None
+                store.check(model=model, layers=self.layers)
+        return stores
 
     def train_dataloader(self) -> BatchLoader:
         """The chosen rows, shuffled anew each epoch."""

@@ -33,6 +33,7 @@ class Batch:
         sources: [B], each record's source, or `all` where the data have none.
         answers: [B], each record's last answer.
         num_truncated: conversations that the maximum length cut.
+        image_counts: int64 [B], images of each row that were kept.
     """
 
     rows: Tensor
@@ -47,6 +48,7 @@ class Batch:
     sources: list[str]
     answers: list[str]
     num_truncated: int
+    image_counts: Tensor
 
 
 class EncodedBatches(Dataset[Batch]):
@@ -135,6 +137,7 @@ def collate(
         sources=[record.source or "all" for record in records],
         answers=[record.turns[-1].text for record in records],
         num_truncated=sum(e.truncated for e in encodings),
+        image_counts=torch.tensor([e.num_images for e in encodings], dtype=torch.int64),
     )
 
 

@@ -31,10 +31,10 @@ class WarnTruncated(lightning.Callback):
         cut, seen = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         self.cut = self.seen = 0
         if cut and not self.told and trainer.is_global_zero:
-            length = trainer.datamodule.max_length  # type: ignore[attr-defined]
-            log.warning(
-                "%d of %d conversations were cut at %d tokens (data.max_length)", cut, seen, length
-            )
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            length = data.encoder.max_length
+            why = "data.max_length" if length == data.max_length else "as many as the model reads"
+            log.warning("%d of %d conversations were cut at %d tokens (%s)", cut, seen, length, why)
         self.told = True
 
     on_train_epoch_end = on_test_epoch_end = on_predict_epoch_end = _tell

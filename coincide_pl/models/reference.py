@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -13,23 +13,38 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, ProcessorMixin
 
 from coincide_pl.data.collation import Batch
+from coincide_pl.data.encoding import IGNORE
+from coincide_pl.errors import ModelError
 from coincide_pl.models.anatomy import attention_outputs
 from coincide_pl.models.images import model_inputs, shared_images
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
 from coincide_pl.models.processors import load_processor
 
+Signal = Literal["activations", "el2n", "perplexity", "aum", "last_token", "mean_token"]
+"""What one pass can give; see `ReferenceModule`."""
+
+LOGITS = 1 << 26
+"""Logits computed at once (tokens times vocabulary), 256 MiB in float32; two copies are held."""
+
 
 class ReferenceModule(lightning.LightningModule):
-    """Gives the activations of COINCIDE (Lee et al., 2024) for each sample of a batch.
+    """Gives per-sample signals of a batch, as many as are asked for in one forward pass.
 
-    The model runs up to the attention output projection of the deepest layer asked for; nothing
-    after it is computed, the language-model head never.
+    `activations` are COINCIDE's features (see `activations`), `el2n`, `perplexity` and `aum` are
+    means over a sample's answer tokens (see `answer_statistics`), `last_token` and `mean_token` are
+    the last layer's hidden states, after the final norm, at the last real token and averaged over
+    all real tokens (see `token_embeddings`).
+
+    With activations alone the model runs up to the attention output projection of the deepest layer
+    asked for, and nothing after it is computed. The language-model head runs only for the answer
+    tokens, in chunks of at most `LOGITS` logits.
     """
 
     def __init__(
         self,
         pretrained: str,
-        layers: list[int],
+        layers: list[int] | None = None,
+        signals: list[Signal] | None = None,
         attention_output: str | None = None,
         dtype: DType = "float32",
         attention: str = "sdpa",
@@ -38,19 +53,29 @@ class ReferenceModule(lightning.LightningModule):
 
         Args:
             pretrained: checkpoint directory, or a name on the Hugging Face hub.
-            layers: decoder layers to read, counted from 0 (the paper: 3, 7, 11, 15, 19 of 24).
+            layers: decoder layers whose activations are read, counted from 0 (the paper: 3, 7, 11,
+                15, 19 of 24).
+            signals: what to write (default: activations).
             attention_output: path of the attention output projection within a decoder layer, such
                 as `self_attn.o_proj`, for a model in which it is not found by itself.
             dtype: in which the weights are held and the forward pass runs.
             attention: attention implementation of transformers.
+
+        Raises:
+            ModelError: no checkpoint, no signals, a signal twice, or activations without layers.
         """
         super().__init__()
         check_directory(pretrained, "config.json")
+        self.wanted: list[Signal] = ["activations"] if signals is None else list(signals)
+        if not self.wanted or len(set(self.wanted)) != len(self.wanted):
+            raise ModelError(f"signals: {self.wanted} must be different ones, and at least one")
+        if "activations" in self.wanted and not layers:
+            raise ModelError("layers: activations need decoder layers, such as [3, 7, 11, 15, 19]")
         self.pretrained = pretrained
         self.attention_output = attention_output
         self.weights: DType = dtype
         self.attention = attention
-        self.layers = list(layers)
+        self.layers = list(layers or []) if "activations" in self.wanted else []
         self.processor: ProcessorMixin = load_processor(pretrained)
         self.model: PreTrainedModel | None = None
 
@@ -60,7 +85,9 @@ class ReferenceModule(lightning.LightningModule):
             self.model = load_model(
                 self.pretrained, dtype=self.weights, attention=self.attention
             ).eval()
-            self.projections = attention_outputs(self.model, self.layers, self.attention_output)
+            self.projections: list[nn.Module] = []
+            if self.layers:
+                self.projections = attention_outputs(self.model, self.layers, self.attention_output)
 
     @property
     def fingerprint(self) -> str:
@@ -69,21 +96,39 @@ class ReferenceModule(lightning.LightningModule):
 
     @property
     def signals(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape of one row and dtype of each signal, by name."""
+        """Shape of one row and dtype, as they are stored, of each signal, by name."""
         self.configure_model()
         assert self.model is not None
         hidden = self.model.config.get_text_config().hidden_size
-        return {"activations": ((2 * len(self.layers) * hidden,), "float16")}
+        known: dict[Signal, tuple[tuple[int, ...], str]] = {
+            "activations": ((2 * len(self.layers) * hidden,), "float16"),
+            "el2n": ((), "float32"),
+            "perplexity": ((), "float32"),
+            "aum": ((), "float32"),
+            "last_token": ((hidden,), "float16"),
+            "mean_token": ((hidden,), "float16"),
+        }
+        return {name: known[name] for name in known if name in self.wanted}
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
         """One row per sample and signal.
 
         Returns:
-            `activations`: float16 [B, 2 * layers * hidden], see `activations`.
+            Of the signals asked for: `activations` float16 [B, 2 * layers * hidden]; `el2n`,
+            `perplexity` and `aum` float32 [B]; `last_token` and `mean_token` float32 [B, hidden].
         """
         assert self.model is not None
-        outputs = attention_projections(self.model, self.projections, batch)
-        return {"activations": activations(outputs, batch.image_mask, batch.text_mask)}
+        head = None if self.wanted == ["activations"] else self.model.get_output_embeddings()
+        outputs, hidden = run_until(self.model, self.projections, head, batch)
+        rows: dict[str, Tensor] = {}
+        if outputs:
+            rows["activations"] = activations(outputs, batch.image_mask, batch.text_mask)
+        if hidden is not None:
+            with torch.inference_mode():
+                if {"el2n", "perplexity", "aum"} & set(self.wanted):
+                    rows |= answer_statistics(self.model, hidden, batch.labels)
+                rows |= token_embeddings(hidden, batch.attention_mask)
+        return {name: rows[name] for name in self.wanted}
 
 
 def activations(outputs: Sequence[Tensor], image_mask: Tensor, text_mask: Tensor) -> Tensor:
@@ -109,31 +154,117 @@ def activations(outputs: Sequence[Tensor], image_mask: Tensor, text_mask: Tensor
     return (rows.flatten(1) / math.sqrt(2 * len(outputs))).half()
 
 
+def answer_statistics(
+    model: PreTrainedModel, hidden: Tensor, labels: Tensor, chunk: int = LOGITS
+) -> dict[str, Tensor]:
+    """How well a model predicts each sample's answer, averaged over its answer tokens.
+
+    With p the softmax over the vocabulary where token y is to be predicted, in float32:
+
+        el2n        ‖p - onehot(y)‖₂            (Paul et al., 2021)
+        perplexity  -log p(y)                   (the log of perplexity, once averaged)
+        aum         p(y) - max_{v ≠ y} p(v)     (the margin of Pleiss et al., 2020)
+
+    A sample of which no answer token is left, cut at the maximum length or empty, counts as
+    predicted perfectly: 0, 0 and 1. Nothing can be learned from it, and what keeps the hardest
+    keeps it last.
+
+    Args:
+        model: whose head makes the logits.
+        hidden: [B, T, H], what the head reads.
+        labels: int64 [B, T], -100 where there is no answer token.
+        chunk: logits held at once.
+
+    Returns:
+        float32 [B] each.
+    """
+    head = model.get_output_embeddings()
+    answers = labels[:, 1:] != IGNORE  # [B, T - 1]
+    states, targets = hidden[:, :-1][answers], labels[:, 1:][answers, None]  # [L, H], [L, 1]
+    step = max(1, chunk // model.config.get_text_config().vocab_size)
+    tokens = torch.empty(3, len(states), device=hidden.device)
+    for start in range(0, len(states), step):
+        part, label = slice(start, start + step), targets[start : start + step]
+        p = scaled(head(states[part]).float(), model).log_softmax(1)  # [l, V]
+        nll = -p.gather(1, label)[:, 0]
+        p.exp_()
+        right = p.gather(1, label)[:, 0]
+        others = p.scatter_(1, label, 0.0)
+        distance = torch.hypot(torch.linalg.vector_norm(others, dim=1), 1 - right)
+        tokens[:, part] = torch.stack([distance, nll, right - others.amax(1)])
+    grid = torch.zeros(3, *answers.shape, dtype=torch.float64, device=hidden.device)
+    grid[:, answers] = tokens.double()
+    counts = answers.sum(1)
+    means = (grid.sum(2) / counts.clamp(min=1)).float()  # [3, B]
+    means[2, counts == 0] = 1.0
+    return dict(zip(("el2n", "perplexity", "aum"), means, strict=True))
+
+
+def scaled(logits: Tensor, model: PreTrainedModel) -> Tensor:
+    """What some models do to the logits after the head: a factor, a divisor, a soft cap."""
+    config = model.config.get_text_config()
+    if factor := getattr(config, "logit_scale", None):
+        logits = logits * factor
+    if divisor := getattr(config, "logits_scaling", None):
+        logits = logits / divisor
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def token_embeddings(hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    """Hidden states at the last real token, and their mean over the real tokens.
+
+    Args:
+        hidden: [B, T, H].
+        attention_mask: int64 [B, T], 0 at padding, on either side.
+
+    Returns:
+        `last_token` and `mean_token`: float32 [B, H].
+    """
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    last = (places * attention_mask).argmax(1)  # [B]
+    real = attention_mask.unsqueeze(1).float()  # [B, 1, T]
+    means = (real @ hidden.float())[:, 0] / real.sum(2)
+    return {
+        "last_token": hidden[torch.arange(len(hidden), device=hidden.device), last].float(),
+        "mean_token": means,
+    }
+
+
 class _Reached(Exception):
-    """The deepest module asked for has run."""
+    """All that was wanted has run."""
 
 
-def attention_projections(
-    model: PreTrainedModel, projections: Sequence[nn.Module], batch: Batch
-) -> list[Tensor]:
-    """Run a model up to the deepest of some modules.
+def run_until(
+    model: PreTrainedModel, projections: Sequence[nn.Module], head: nn.Module | None, batch: Batch
+) -> tuple[list[Tensor], Tensor | None]:
+    """Run a model up to the deepest of some modules, or up to its head.
 
     Args:
         model: an image-text-to-text model.
         projections: modules of its decoder, in any order, each run once in a forward pass.
+        head: the language-model head, before which to stop, where its input is wanted.
         batch: what the model reads.
 
     Returns:
-        The output [B, T, H] of each module.
+        The output [B, T, H] of each module, and what the head would read, [B, T, H].
     """
     outputs: dict[nn.Module, Tensor] = {}
+    states: list[Tensor] = []
 
     def keep(module: nn.Module, _: Any, output: Tensor) -> None:
         outputs[module] = output
-        if len(outputs) == len(projections):
+        if head is None and len(outputs) == len(projections):
             raise _Reached
 
+    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        states.append(inputs[0])
+        raise _Reached
+
     hooks = [module.register_forward_hook(keep) for module in projections]
+    if head is not None:
+        hooks.append(head.register_forward_pre_hook(stop))
     try:
         with torch.inference_mode(), shared_images(model, batch.image_index, batch.num_images):
             model(**model_inputs(batch), use_cache=False)
@@ -142,4 +273,4 @@ def attention_projections(
     finally:
         for hook in hooks:
             hook.remove()
-    return [outputs[module] for module in projections]
+    return [outputs[module] for module in projections], states[0] if states else None

@@ -97,8 +97,7 @@ class TargetModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Parameter groups, optimizer and scheduler."""
-        assert self.model is not None
-        optimizer = self.optimizer(parameter_groups(self.model, self.learning_rates))
+        optimizer = self.optimizer(self.parameter_groups())
         scheduler = self.scheduler(optimizer)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise ModelError("scheduler: ReduceLROnPlateau has no place in one pass over the data")
@@ -106,6 +105,11 @@ class TargetModule(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
         }
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer trains, by learning rate."""
+        assert self.model is not None
+        return parameter_groups(self.model, self.learning_rates)
 
     def on_train_start(self) -> None:
         """Tells the schedule how long the run is.

@@ -1,4 +1,4 @@
-"""A tiny LLaVA with random weights, a checkpoint like any other, for demos and tests."""
+"""A tiny LLaVA and a tiny CLIP with random weights, checkpoints like any other, to try and test."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import logging
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPProcessor,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -133,6 +136,82 @@ def tiny_llava(
     if model.generation_config is not None:
         model.generation_config.eos_token_id = tokenizer.eos_token_id
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+    save_checkpoint(Path(output), model, processor)
+    logging.getLogger(__name__).info(
+        "%s: %.2f M parameters", output, sum(p.numel() for p in model.parameters()) / 1e6
+    )
+
+
+def tiny_clip(
+    output: str,
+    width: int = 64,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    image_size: int = 64,
+    patch_size: int = 16,
+    max_length: int = 64,
+    vocabulary: int = 512,
+    seed: int = 0,
+) -> None:
+    """Write a CLIP with random weights and its processor as a checkpoint directory.
+
+    Args:
+        output: the directory; what is there is replaced.
+        width: of both towers, and of the embeddings.
+        num_layers: of each tower.
+        num_heads: attention heads of each tower.
+        image_size: images are scaled to squares of as many pixels.
+        patch_size: of the vision tower.
+        max_length: tokens of a text.
+        vocabulary: size of the byte-level vocabulary, at least 300.
+        seed: of the weights.
+
+    Raises:
+        ModelError: sizes that do not divide.
+    """
+    for name, size, divisor in (
+        ("image_size", image_size, patch_size),
+        ("width", width, num_heads),
+    ):
+        if size < 1 or size % divisor:
+            raise ModelError(f"{name}: {size} must be a multiple of {divisor}")
+    tokenizer = tiny_tokenizer(vocabulary)
+    begin, end = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", begin), ("</s>", end)]
+    )
+    tokenizer.model_max_length = max_length
+    tower = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": num_heads,
+        "projection_dim": width,
+    }
+    text = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": max_length,
+        "bos_token_id": begin,
+        "eos_token_id": end,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = CLIPConfig(
+        text_config={**tower, **text},
+        vision_config={**tower, "image_size": image_size, "patch_size": patch_size},
+        projection_dim=width,
+    )
+    processor = CLIPProcessor(
+        image_processor=CLIPImageProcessorPil(
+            size={"shortest_edge": image_size},
+            crop_size={"height": image_size, "width": image_size},
+            image_mean=[0.5, 0.5, 0.5],
+            image_std=[0.5, 0.5, 0.5],
+        ),
+        tokenizer=tokenizer,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIPModel(config)
     save_checkpoint(Path(output), model, processor)
     logging.getLogger(__name__).info(
         "%s: %.2f M parameters", output, sum(p.numel() for p in model.parameters()) / 1e6

@@ -2,20 +2,34 @@
 
 from coincide_pl.selection.all import All
 from coincide_pl.selection.budgets import budgets
+from coincide_pl.selection.clip_score import CLIPScore
 from coincide_pl.selection.coincide import Coincide, pick
+from coincide_pl.selection.d2_pruning import D2Pruning
+from coincide_pl.selection.el2n import EL2N
 from coincide_pl.selection.kernels import density, greedy_mmd
+from coincide_pl.selection.perplexity import Perplexity
 from coincide_pl.selection.random import Random
 from coincide_pl.selection.selection import Selection
 from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.self_filter import SelfFilter
+from coincide_pl.selection.self_sup import SelfSup
+from coincide_pl.selection.semdedup import SemDeDup
 from coincide_pl.selection.transferability import transferability
 
 __all__ = [
+    "EL2N",
     "All",
+    "CLIPScore",
     "Coincide",
+    "D2Pruning",
+    "Perplexity",
     "Pool",
     "Random",
     "Selection",
     "Selector",
+    "SelfFilter",
+    "SelfSup",
+    "SemDeDup",
     "budgets",
     "density",
     "greedy_mmd",

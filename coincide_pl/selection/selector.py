@@ -14,6 +14,22 @@ from coincide_pl.data.records import Record
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.selection import Selection
 
+REFERENCE = "coincide predict --config configs/models/reference.yaml --model.signals=[{}]"
+CLIP = "coincide predict --config configs/models/clip.yaml"
+MADE_BY = {
+    "activations": REFERENCE,
+    "el2n": REFERENCE,
+    "perplexity": REFERENCE,
+    "aum": REFERENCE,
+    "last_token": REFERENCE,
+    "mean_token": REFERENCE,
+    "clip_image": CLIP,
+    "clip_text": CLIP,
+    "clip_score": CLIP,
+    "difficulty": "coincide fit --config configs/models/self_filter.yaml",
+}
+"""The command that makes each signal; the data and the checkpoint come with it."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -59,28 +75,55 @@ class Selector(ABC):
             raise SelectionError(f"can't select {count} of {len(pool)} samples")
         for signal in self.signals:
             if signal not in pool.signals:
-                raise SelectionError(
-                    f"{type(self).__name__} needs the signal {signal!r}: make it with "
-                    "`coincide predict` and name its folder in data.signals"
-                )
+                absent = [name for name in self.signals if name not in pool.signals]
+                raise SelectionError(missing(type(self).__name__, absent))
             if len(pool.signals[signal]) != len(pool):
                 raise SelectionError(
                     f"signal {signal!r} has {len(pool.signals[signal])} rows, "
                     f"but there are {len(pool)} records"
                 )
-        indices, clusters = self.pick(pool, count)
-        return Selection(
-            np.asarray(indices, np.int64), len(pool), self.config, dict(pool.fingerprints), clusters
-        )
+        picked, clusters = self.pick(pool, count)
+        indices = np.asarray(picked, np.int64)
+        whole = len(np.unique(indices)) == count == len(indices)
+        if not whole or indices.min() < 0 or indices.max() >= len(pool):
+            raise SelectionError(
+                f"{type(self).__name__} picked {len(indices)} rows where {count} different ones "
+                f"from 0 to {len(pool) - 1} were asked for"
+            )
+        return Selection(indices, len(pool), self.config, dict(pool.fingerprints), clusters)
 
     @property
     def config(self) -> dict[str, Any]:
-        """Class path and hyperparameters."""
+        """Class path and hyperparameters.
+
+        Raises:
+            SelectionError: an argument of the constructor that is not kept.
+        """
         names = list(inspect.signature(type(self)).parameters)
+        for name in names:
+            if not hasattr(self, name):
+                raise SelectionError(
+                    f"{type(self).__name__}: its argument {name!r} must be kept in self.{name}"
+                )
         return {
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
             "init_args": {name: getattr(self, name) for name in names},
         }
+
+
+def missing(reader: str, signals: Sequence[str]) -> str:
+    """What to say of signals that are not there, with the commands that make them."""
+    by_command: dict[str, list[str]] = {}
+    for signal in signals:
+        by_command.setdefault(MADE_BY.get(signal, "coincide predict"), []).append(signal)
+    ways = [
+        f"`{command.format(','.join(names))}` makes {', '.join(names)}"
+        for command, names in by_command.items()
+    ]
+    return (
+        f"{reader} needs the signals {', '.join(signals)}: {'; '.join(ways)}; "
+        "name the directory, or a list of them, in data.signals"
+    )
 
 
 def target_count(fraction: float, size: int) -> int:

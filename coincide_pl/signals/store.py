@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -186,14 +186,7 @@ class SignalsStore(Mapping[str, np.ndarray]):
         if not (self.directory / MANIFEST).is_file():
             raise SignalsError(f"{directory}: no signals here; make them with `coincide predict`")
         self.manifest, digests = _read_manifest(self.directory)
-        wanted = {"data": data, "model": model, "layers": layers}
-        for name, value in wanted.items():
-            if value is not None and getattr(self.manifest, name) != value:
-                found = getattr(self.manifest, name)
-                raise SignalsError(
-                    f"{directory}: its signals belong to other {name} ({found}, not {value}); "
-                    "make them again with `coincide predict` in another directory"
-                )
+        self.check(data=data, model=model, layers=layers)
         if digests is None:
             missing = int((~_done(self.directory, self.manifest.num_rows)).sum())
             raise SignalsError(
@@ -207,6 +200,26 @@ class SignalsStore(Mapping[str, np.ndarray]):
             expected = offset + self.manifest.num_rows * width
             if not path.is_file() or path.stat().st_size != expected:
                 raise SignalsError(f"{path}: missing or truncated; delete {directory} and predict")
+
+    def check(
+        self,
+        *,
+        data: str | None = None,
+        model: str | None = None,
+        layers: list[int] | None = None,
+    ) -> None:
+        """Compares what the signals were made from with what is asked for; see `__init__`.
+
+        Raises:
+            SignalsError: they were made from something else.
+        """
+        for name, value in {"data": data, "model": model, "layers": layers}.items():
+            found = getattr(self.manifest, name)
+            if value is not None and found != value:
+                raise SignalsError(
+                    f"{self.directory}: its signals belong to other {name} ({found}, not {value}); "
+                    "make them again with `coincide predict` in another directory"
+                )
 
     @property
     def fingerprint(self) -> str:
@@ -225,6 +238,38 @@ class SignalsStore(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.manifest.signals)
+
+
+class Signals(Mapping[str, np.ndarray]):
+    """The signals of several stores of the same records, as one mapping."""
+
+    def __init__(self, stores: Sequence[SignalsStore]) -> None:
+        """Looks for each signal's store.
+
+        Args:
+            stores: whose rows belong to the same records.
+
+        Raises:
+            SignalsError: two stores hold the same signal.
+        """
+        self._stores: dict[str, SignalsStore] = {}
+        for store in stores:
+            for name in store:
+                if name in self._stores:
+                    raise SignalsError(
+                        f"data.signals: {name!r} is in {self._stores[name].directory} and in "
+                        f"{store.directory}; name one of them"
+                    )
+                self._stores[name] = store
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._stores[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stores)
+
+    def __len__(self) -> int:
+        return len(self._stores)
 
 
 def _array(directory: Path, signal: str) -> Path:

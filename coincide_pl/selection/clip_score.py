@@ -1,0 +1,28 @@
+"""CLIPScore: the samples whose text says what their image shows."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from coincide_pl.selection.ranking import ranked
+from coincide_pl.selection.selector import Pool, Selector
+
+
+class CLIPScore(Selector):
+    """The highest cosines of CLIP's image and text embeddings (Hessel et al., EMNLP 2021).
+
+    A sample without an image, whose score is below every cosine (-1), gets the median of the
+    others: it is neither preferred nor avoided. Equal scores rank by row.
+    """
+
+    signals: ClassVar[tuple[str, ...]] = ("clip_score",)
+
+    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The `count` highest."""
+        scores = np.array(pool.signals["clip_score"], np.float64)  # [N]
+        shown = scores >= -1.5  # rounding may take a cosine a little below -1
+        if shown.any():
+            scores[~shown] = np.median(scores[shown])
+        return ranked(scores, count, "highest"), {}

@@ -1,0 +1,32 @@
+"""EL2N: the samples whose answers the reference model gets wrong."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from coincide_pl.selection.ranking import Part, ranked
+from coincide_pl.selection.selector import Pool, Selector
+
+
+class EL2N(Selector):
+    """Error L2-norm (Paul et al., NeurIPS 2021, arXiv 2107.07075).
+
+    ‖softmax(logits) - onehot‖₂, averaged over a sample's answer tokens: by default the samples
+    where it is highest. Equal scores rank by row.
+    """
+
+    signals: ClassVar[tuple[str, ...]] = ("el2n",)
+
+    def __init__(self, part: Part = "highest") -> None:
+        """Keeps the part.
+
+        Args:
+            part: of the ranking to keep.
+        """
+        self.part: Part = part
+
+    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The `count` samples of that part."""
+        return ranked(np.asarray(pool.signals["el2n"]), count, self.part), {}

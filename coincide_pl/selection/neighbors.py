@@ -1,0 +1,126 @@
+"""Each sample's nearest neighbours with Faiss: exact for small pools, approximate for large."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from coincide_pl.selection.blocks import Rows, blocks, float_rows
+
+EXACT_BELOW = 50_000
+"""Pools from this size on are searched approximately, unless told otherwise."""
+WIDTH = 256
+"""Principal components that the approximate search compares."""
+PROBES = 32
+"""Inverted lists that it looks into."""
+PER_LIST = 40
+"""Samples per list that its lists are learned from."""
+FOR_COMPONENTS = 20_000
+"""Samples that its components are learned from."""
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The k nearest of each of N rows, the row itself left out, nearest first.
+
+    Attributes:
+        rows: int32 [N, k], -1 where none was found.
+        distances: float32 [N, k], squared; infinite where none was found.
+    """
+
+    rows: np.ndarray
+    distances: np.ndarray
+
+
+def nearest_neighbors(
+    features: Rows,
+    k: int,
+    normalize: bool = True,
+    exact_below: int = EXACT_BELOW,
+    seed: int = 0,
+) -> Neighbors:
+    """Find each row's nearest by Euclidean distance.
+
+    Small pools are compared pair by pair. Larger ones go into an index of inverted lists over
+    `WIDTH` principal components in half precision, 512 bytes a row, and the nearest that it finds
+    are measured and ordered anew by their whole rows.
+
+    Args:
+        features: [N, D], any float dtype, also memory-mapped.
+        k: how many, at most N - 1.
+        normalize: scale rows to norm 1 first; then squared distance and cosine c go together,
+            d² = 2 - 2 c.
+        exact_below: N from which on the search is approximate.
+        seed: of the rows that the index is trained on.
+
+    Returns:
+        k columns, or N - 1 where that is less; of equal distances the lower row first.
+    """
+    n, width = features.shape
+    k = min(k, n - 1)
+    index: faiss.Index
+    if n < exact_below:
+        index = faiss.IndexFlatL2(width)
+        for part in blocks(n, width):
+            index.add(float_rows(features, part, normalize))
+        project = None
+    else:
+        index, project = _index(features, normalize, seed)
+    asked = min(n, k + 1 + k // 2)  # itself, and some to choose from
+    rows = np.empty((n, k), np.int32)
+    distances = np.empty((n, k), np.float32)
+    for part in blocks(n, width * asked):
+        own = float_rows(features, part, normalize)  # [B, D]
+        found = index.search(own if project is None else project.apply(own), asked)[1]
+        here = np.arange(part.start, part.stop)
+        rows[part], distances[part] = _measured(features, own, here, found, k, normalize)
+    return Neighbors(rows, distances)
+
+
+def _measured(
+    features: Rows, own: np.ndarray, here: np.ndarray, found: np.ndarray, k: int, normalize: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest among rows found [B, asked], by their distance from `own` [B, D]."""
+    there = float_rows(features, np.maximum(found, 0).ravel(), normalize)
+    difference = there.reshape(*found.shape, -1) - own[:, None]
+    squared = np.einsum("bad,bad->ba", difference, difference)
+    squared[(found < 0) | (found == here[:, None])] = np.inf
+    order = np.lexsort((found, squared), axis=1)[:, :k]
+    distances = np.take_along_axis(squared, order, 1)
+    rows = np.take_along_axis(found, order, 1)
+    return np.where(np.isinf(distances), -1, rows), distances
+
+
+def _index(features: Rows, normalize: bool, seed: int) -> tuple[faiss.Index, faiss.PCAMatrix]:
+    """An index of inverted lists over all rows, and what projects rows for it."""
+    n, width = features.shape
+    kept = min(WIDTH, width)
+    num_lists = max(1, int(4 * math.sqrt(n)))
+    random = np.random.default_rng(seed)
+
+    def sample(size: int) -> np.ndarray:
+        return np.sort(random.choice(n, min(size, n), replace=False))
+
+    project = faiss.PCAMatrix(width, kept)
+    project.train(float_rows(features, sample(max(FOR_COMPONENTS, width)), normalize))
+    quantizer = faiss.IndexFlatL2(kept)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer, kept, num_lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2
+    )
+    index.nprobe = min(PROBES, num_lists)
+    index.cp.max_points_per_centroid = PER_LIST
+    chosen = sample(PER_LIST * num_lists)
+    index.train(
+        np.concatenate(
+            [
+                project.apply(float_rows(features, chosen[part], normalize))
+                for part in blocks(len(chosen), width)
+            ]
+        )
+    )
+    for part in blocks(n, width):
+        index.add(project.apply(float_rows(features, part, normalize)))
+    return index, project

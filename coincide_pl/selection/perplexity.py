@@ -1,0 +1,32 @@
+"""Perplexity: the samples whose answers are neither too likely nor too unlikely."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from coincide_pl.selection.ranking import Part, ranked
+from coincide_pl.selection.selector import Pool, Selector
+
+
+class Perplexity(Selector):
+    """Perplexity of the answers (Marion et al., 2023, arXiv 2309.04564).
+
+    exp(mean negative log-likelihood of a sample's answer tokens): by default the samples around the
+    median. The signal is the mean itself, which ranks alike. Equal scores rank by row.
+    """
+
+    signals: ClassVar[tuple[str, ...]] = ("perplexity",)
+
+    def __init__(self, part: Part = "middle") -> None:
+        """Keeps the part.
+
+        Args:
+            part: of the ranking to keep.
+        """
+        self.part: Part = part
+
+    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The `count` samples of that part."""
+        return ranked(np.asarray(pool.signals["perplexity"]), count, self.part), {}

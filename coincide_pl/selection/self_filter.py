@@ -1,0 +1,70 @@
+"""Self-Filter: what the model itself finds hard, and not the same twice."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from coincide_pl.errors import SelectionError
+from coincide_pl.selection.blocks import SideBySide
+from coincide_pl.selection.greedy import pick_and_lower
+from coincide_pl.selection.neighbors import EXACT_BELOW, nearest_neighbors
+from coincide_pl.selection.selector import Pool, Selector
+
+
+class SelfFilter(Selector):
+    """The model as its own filter (Chen et al., Findings of ACL 2024, arXiv 2402.12501).
+
+    `SelfFilterModule` trains a score net on CLIP features together with the model; a sample's
+    difficulty d is the negative of the net's output. The most difficult sample i is picked, and its
+    10 nearest among those that remain are lowered: d_j ← d_j - γ cos²(i, j) d_i; repeat. Equal
+    difficulties go by row. A sample without an image is compared by its text alone.
+    """
+
+    signals: ClassVar[tuple[str, ...]] = ("difficulty", "clip_image", "clip_text")
+
+    def __init__(
+        self,
+        num_neighbors: int = 10,
+        gamma: float = 1.0,
+        num_candidates: int = 50,
+        exact_below: int = EXACT_BELOW,
+        seed: int = 0,
+    ) -> None:
+        """Checks the hyperparameters.
+
+        Args:
+            num_neighbors: samples that a pick lowers.
+            gamma: γ.
+            num_candidates: nearest samples that these are looked for among. Where fewer of them
+                remain, fewer are lowered: the ones beyond are hardly similar.
+            exact_below: pools of as many samples or more are searched approximately.
+            seed: of what the approximate search is trained on.
+
+        Raises:
+            SelectionError: a value that makes no sense.
+        """
+        for name, value in {"num_neighbors": num_neighbors, "gamma": gamma}.items():
+            if not value > 0:
+                raise SelectionError(f"{name}: {value} must be positive")
+        if num_candidates < num_neighbors:
+            raise SelectionError(
+                f"num_candidates: {num_candidates} must be at least num_neighbors, {num_neighbors}"
+            )
+        self.num_neighbors = num_neighbors
+        self.gamma = gamma
+        self.num_candidates = num_candidates
+        self.exact_below = exact_below
+        self.seed = seed
+
+    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Finds neighbours by CLIP's image and text embeddings, and picks."""
+        features = SideBySide(pool.signals["clip_image"], pool.signals["clip_text"])
+        graph = nearest_neighbors(
+            features, self.num_candidates, exact_below=self.exact_below, seed=self.seed
+        )
+        cosines = np.where(graph.rows >= 0, 1 - graph.distances / 2, 0)  # [N, candidates]
+        weights = self.gamma * np.square(cosines)
+        difficulty = np.asarray(pool.signals["difficulty"])
+        return pick_and_lower(difficulty, graph.rows, weights, count, self.num_neighbors), {}

@@ -1,0 +1,63 @@
+"""Self-Sup: far from the prototypes, or near to them."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from coincide_pl.errors import SelectionError
+from coincide_pl.selection.blocks import centroid_cosines
+from coincide_pl.selection.clustering import spherical_kmeans
+from coincide_pl.selection.ranking import ranked
+from coincide_pl.selection.selector import Pool, Selector
+
+
+class SelfSup(Selector):
+    """Self-supervised prototypes (Sorscher et al., NeurIPS 2022, arXiv 2206.14486).
+
+    Spherical k-means of the mean hidden state gives prototypes; a sample is the harder the smaller
+    its cosine with its own. By default the hardest are kept. Equal cosines rank by row.
+    """
+
+    signals: ClassVar[tuple[str, ...]] = ("mean_token",)
+
+    def __init__(
+        self,
+        num_clusters: int = 1000,
+        keep: Literal["hard", "easy"] = "hard",
+        num_iterations: int = 50,
+        seed: int = 1234,
+    ) -> None:
+        """Checks the hyperparameters.
+
+        Args:
+            num_clusters: prototypes; the paper has as many as ImageNet has classes, and finds that
+                the number hardly matters.
+            keep: the farthest from their prototype, or the nearest; the paper's advice for few data
+                is the nearest.
+            num_iterations: of k-means.
+            seed: of k-means.
+
+        Raises:
+            SelectionError: a value that is not positive.
+        """
+        for name, value in {"num_clusters": num_clusters, "num_iterations": num_iterations}.items():
+            if value < 1:
+                raise SelectionError(f"{name}: {value} must be positive")
+        self.num_clusters = num_clusters
+        self.keep = keep
+        self.num_iterations = num_iterations
+        self.seed = seed
+
+    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The `count` farthest or nearest."""
+        features = pool.signals["mean_token"]
+        clusters = spherical_kmeans(features, self.num_clusters, self.num_iterations, self.seed)
+        cosines = centroid_cosines(features, clusters.centroids, clusters.labels)
+        indices = ranked(cosines, count, "lowest" if self.keep == "hard" else "highest")
+        sizes, kept = (
+            np.bincount(labels, minlength=self.num_clusters)
+            for labels in (clusters.labels, clusters.labels[indices])
+        )
+        return indices, {"size": sizes, "selected": kept}

@@ -1,0 +1,85 @@
+"""SemDeDup: drop what is nearly the same as something kept."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from coincide_pl.errors import SelectionError
+from coincide_pl.selection.blocks import Rows, centroid_cosines, float_rows
+from coincide_pl.selection.clustering import spherical_kmeans
+from coincide_pl.selection.ranking import ranked
+from coincide_pl.selection.selector import Pool, Selector
+
+BLOCK = 2048
+"""Rows of a cluster compared at once."""
+
+
+class SemDeDup(Selector):
+    """Semantic deduplication (Abbas et al., 2023, arXiv 2303.09540).
+
+    Spherical k-means of the last real token's hidden state; each cluster's samples are ordered from
+    far from the centroid to near, and a sample's redundancy is its largest cosine to one before it.
+    The least redundant of all clusters are kept: as many as asked for, so the paper's threshold
+    1 - ε is whatever leaves that many, and nobody has to search for it. Equal redundancies rank by
+    row.
+    """
+
+    signals: ClassVar[tuple[str, ...]] = ("last_token",)
+
+    def __init__(
+        self, num_clusters: int = 10000, num_iterations: int = 50, seed: int = 1234
+    ) -> None:
+        """Checks the hyperparameters.
+
+        Args:
+            num_clusters: K; about 66 samples a cluster for LLaVA-1.5's 665 K.
+            num_iterations: of k-means.
+            seed: of k-means.
+
+        Raises:
+            SelectionError: a value that is not positive.
+        """
+        for name, value in {"num_clusters": num_clusters, "num_iterations": num_iterations}.items():
+            if value < 1:
+                raise SelectionError(f"{name}: {value} must be positive")
+        self.num_clusters = num_clusters
+        self.num_iterations = num_iterations
+        self.seed = seed
+
+    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Clusters, measures redundancy, and keeps the `count` least redundant."""
+        features = pool.signals["last_token"]
+        clusters = spherical_kmeans(features, self.num_clusters, self.num_iterations, self.seed)
+        to_centroid = centroid_cosines(features, clusters.centroids, clusters.labels)
+        order = np.lexsort((to_centroid, clusters.labels))  # of equals, the lower row first
+        sizes = np.bincount(clusters.labels, minlength=self.num_clusters)
+        redundancy = np.empty(len(pool), np.float32)
+        for members in np.split(order, np.cumsum(sizes)[:-1]):
+            redundancy[members] = redundancies(features, members)
+        indices = ranked(redundancy, count, "lowest")
+        kept = np.bincount(clusters.labels[indices], minlength=self.num_clusters)
+        return indices, {"size": sizes, "selected": kept}
+
+
+def redundancies(features: Rows, members: np.ndarray) -> np.ndarray:
+    """Each sample's largest cosine to one before it.
+
+    Args:
+        features: [N, D].
+        members: rows int64 [n] of one cluster, in order.
+
+    Returns:
+        float32 [n]; -1 for the first.
+    """
+    out = np.full(len(members), -1, np.float32)
+    for start in range(0, len(members), BLOCK):
+        own = float_rows(features, members[start : start + BLOCK], normalize=True)
+        here = out[start : start + BLOCK]
+        inside = np.where(np.tri(len(own), k=-1, dtype=bool), own @ own.T, -1)
+        np.maximum(here, inside.max(1), out=here)
+        for before in range(0, start, BLOCK):
+            earlier = float_rows(features, members[before : before + BLOCK], normalize=True)
+            np.maximum(here, (own @ earlier.T).max(1), out=here)
+    return out
