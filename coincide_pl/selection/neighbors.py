@@ -111,7 +111,7 @@ def _index(features: Rows, normalize: bool, seed: int) -> tuple[faiss.Index, fai
         quantizer, kept, num_lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2
     )
     index.nprobe = min(PROBES, num_lists)
-    index.cp.max_points_per_centroid = PER_LIST
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, PER_LIST
     chosen = sample(PER_LIST * num_lists)
     index.train(
         np.concatenate(
