@@ -1,0 +1,182 @@
+"""Lost if these fail: every method by one word in a config, and a user's own beside them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coincide_pl.models.tiny import tiny_clip
+from coincide_pl.selection import Selection
+from coincide_pl.signals import SignalsStore
+
+ROOT = Path(__file__).parents[1]
+SMALL = {"coincide": 6, "semdedup": 6, "self_sup": 6}
+"""Methods with clusters, and how many of them for 60 records."""
+
+
+@pytest.fixture
+def options(llava, tmp_path):
+    return (
+        *("--config", ROOT / "configs/data/llava.yaml", f"--data.train.path={llava}"),
+        *(f"--data.cache_dir={tmp_path}/cache", "--data.num_workers=0", "--data.batch_size=8"),
+        *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+        "--trainer.logger=false",
+    )
+
+
+def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_path):
+    def run(*words, place):
+        status, _, told = command(
+            *words[:1], *options, *words[1:], f"--trainer.default_root_dir={tmp_path / place}"
+        )
+        assert status == 0, told
+        return told
+
+    clip, signals, hard = (tmp_path / name for name in ("clip", "signals", "hard/signals"))
+    tiny_clip(str(tmp_path / "tiny-clip"), width=32, image_size=32, max_length=24)
+    every = "[activations,el2n,perplexity,aum,last_token,mean_token]"
+    run(
+        *("predict", "--config", ROOT / "configs/models/reference.yaml"),
+        *(f"--model.pretrained={tiny}", "--model.layers=[0, 2]", f"--model.signals={every}"),
+        f"--data.signals={signals}",
+        place="signals",
+    )
+    told = run(
+        *("predict", "--config", ROOT / "configs/models/clip.yaml"),
+        *(f"--model.pretrained={tmp_path}/tiny-clip", f"--data.signals={clip}"),
+        place="clip",
+    )
+    assert "60 conversations were cut at 24 tokens (as many as the model reads)" in told
+    scores = SignalsStore(clip)["clip_score"]
+    assert np.flatnonzero(scores == -2).tolist() == list(range(5, 60, 6))  # without an image
+    run(
+        *("fit", "--config", ROOT / "configs/models/self_filter.yaml"),
+        *("--config", ROOT / "configs/trainers/one_epoch.yaml", f"--model.pretrained={tiny}"),
+        *(f"--data.signals={clip}", "--model.score_learning_rate=0.01"),
+        place="hard",
+    )
+    difficulty = SignalsStore(hard)["difficulty"]
+    assert difficulty.shape == (60,)
+    assert difficulty.std() > 0
+    chosen = {}
+    for config in sorted((ROOT / "configs/selectors").glob("*.yaml")):
+        if config.stem == "all":
+            continue
+        words = ["select", "--config", config, f"--data.signals=[{signals},{clip},{hard}]"]
+        if config.stem in SMALL:
+            words.append(f"--data.selector.num_clusters={SMALL[config.stem]}")
+        run(*words, place=config.stem)
+        chosen[config.stem] = Selection.load(tmp_path / config.stem / "selection.safetensors")
+    assert len(chosen) == 9
+    assert "used again" in run(*words, place=config.stem)
+    for name, selection in chosen.items():
+        assert len(set(selection.indices.tolist())) == 12, name
+    prints = {path.name: SignalsStore(path).fingerprint for path in (signals, clip)}
+    assert chosen["el2n"].made_from["signals"] == prints["signals"]
+    assert chosen["clip_score"].made_from["signals"] == prints["clip"]
+    both = f"{prints['clip']} + {SignalsStore(hard).fingerprint}"
+    assert chosen["self_filter"].made_from["signals"] == both
+    assert "signals" not in chosen["random"].made_from
+    expected = np.argsort(-difficulty, kind="stable")[0]
+    assert chosen["self_filter"].indices[0] == expected
+
+    status, _, told = command(
+        *("select", *options, "--data.selector=EL2N", "--data.fraction=0.2"),
+        *(f"--data.signals=[{signals},{signals}]", f"--trainer.default_root_dir={tmp_path}/x"),
+    )
+    assert status == 1
+    assert f"is in {signals} and in {signals}; name one of them" in told
+
+
+def test_a_signal_that_is_not_there_names_its_command(command, options, tiny, tmp_path):
+    words = ("select", *options, f"--trainer.default_root_dir={tmp_path}/x", "--data.fraction=0.2")
+    status, _, told = command(*words, "--data.selector=D2Pruning")
+    assert status == 1
+    assert "data.signals: D2Pruning needs the signals aum, mean_token" in told
+    assert "--model.signals=[aum,mean_token]" in told
+    status, _, told = command(
+        *("fit", *options, "--config", ROOT / "configs/models/self_filter.yaml"),
+        *(f"--model.pretrained={tiny}", f"--trainer.default_root_dir={tmp_path}/x"),
+    )
+    assert status == 1
+    assert "SelfFilterModule needs the signals clip_image" in told
+    assert "predict --config configs/models/clip.yaml" in told
+    status, _, told = command(
+        *("predict", *options, "--config", ROOT / "configs/models/reference.yaml"),
+        *(f"--model.pretrained={tiny}", "--model.layers=[0]", "--data.signals=[a,b]"),
+        f"--trainer.default_root_dir={tmp_path}/x",
+    )
+    assert status == 1
+    assert "predict writes one directory" in told
+
+
+OWN = '''
+from coincide_pl.selection import Selector
+
+class Longest(Selector):
+    """The longest answers."""
+
+    def __init__(self, turn: int = -1):
+        """Keeps the turn.
+
+        Args:
+            turn: whose text counts.
+        """
+        self.turn = turn
+
+    def pick(self, pool, count):
+        """The `count` longest."""
+        lengths = [len(record.turns[self.turn].text) for record in pool.records]
+        order = sorted(range(len(pool)), key=lambda row: (-lengths[row], row))
+        return order[:count], {}
+
+class Twice(Longest):
+    def pick(self, pool, count):
+        return [0] * count, {}
+
+class Forgetful(Longest):
+    def __init__(self, hidden: int = 1):
+        self.turn = -1
+'''
+
+
+def test_a_users_own_selector(options, llava, tmp_path):
+    (tmp_path / "my_selectors.py").write_text(OWN)
+    config = tmp_path / "own.yaml"
+    config.write_text(
+        "data:\n  init_args:\n    selector:\n      class_path: my_selectors.Longest\n"
+        "      init_args: {turn: 0}\n    fraction: 0.1\n"
+    )
+
+    def run(*words):
+        done = subprocess.run(
+            [Path(sys.executable).parent / "lightning", "select", *map(str, (*options, *words))],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stderr
+
+    status, told = run("--config", config, "--trainer.default_root_dir=run")
+    assert status == 0, told
+    selection = Selection.load(tmp_path / "run/selection.safetensors")
+    own = {"class_path": "my_selectors.Longest", "init_args": {"turn": 0}}
+    assert selection.selector == own
+    texts = [item["conversations"][0]["value"] for item in json.loads(llava.read_text())]
+    expected = sorted(range(60), key=lambda row: (-len(texts[row]), row))[:6]
+    assert selection.indices.tolist() == expected
+    for name, said in {
+        "Twice": "Twice picked 6 rows where 6 different ones",
+        "Forgetful": "Forgetful: its argument 'hidden' must be kept in self.hidden",
+    }.items():
+        status, told = run(
+            *(f"--data.selector=my_selectors.{name}", "--data.fraction=0.1"),
+            f"--trainer.default_root_dir={name}",
+        )
+        assert status == 1
+        assert told.splitlines()[-1].startswith(f"error: {said}"), told
