@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 FAISS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 EXP ?= easy_vqa
 
-.PHONY: setup demo test lint experiment clean
+JOBS ?= 1
+
+.PHONY: setup demo test lint experiment sweep clean
 
 setup: $(VENV)/.installed
 
@@ -20,6 +22,13 @@ demo: setup
 
 experiment: setup
 	$(MAKE) -f experiments/$(EXP)/stages.mk BIN=$(BIN) RUN=runs/$(EXP) SIZE=full
+
+# The grid of the experiment's W&B sweep, JOBS runs at a time; called again, it goes on.
+sweep: setup
+	$(MAKE) -f experiments/$(EXP)/sweep.mk BIN=$(BIN) signals
+	BIN=$(BIN) $(BIN)/python experiments/sweep.py run --sweep=experiments/$(EXP)/sweep.yaml --jobs=$(JOBS)
+	$(BIN)/python experiments/sweep.py table --sweep=experiments/$(EXP)/sweep.yaml \
+	  --runs=runs/$(EXP)/sweep --output=runs/$(EXP)/sweep/sweep.md
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coincide_pl.errors import SelectionError
 from coincide_pl.models.tiny import tiny_clip
-from coincide_pl.selection import Selection
+from coincide_pl.selection import Pool, Selection, Selector
 from coincide_pl.signals import SignalsStore
 
 ROOT = Path(__file__).parents[1]
@@ -133,14 +134,6 @@ class Longest(Selector):
         lengths = [len(record.turns[self.turn].text) for record in pool.records]
         order = sorted(range(len(pool)), key=lambda row: (-lengths[row], row))
         return order[:count], {}
-
-class Twice(Longest):
-    def pick(self, pool, count):
-        return [0] * count, {}
-
-class Forgetful(Longest):
-    def __init__(self, hidden: int = 1):
-        self.turn = -1
 '''
 
 
@@ -152,31 +145,38 @@ def test_a_users_own_selector(options, llava, tmp_path):
         "      init_args: {turn: 0}\n    fraction: 0.1\n"
     )
 
-    def run(*words):
-        done = subprocess.run(
-            [Path(sys.executable).parent / "lightning", "select", *map(str, (*options, *words))],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        return done.returncode, done.stderr
-
-    status, told = run("--config", config, "--trainer.default_root_dir=run")
-    assert status == 0, told
+    words = ("select", *options, "--config", config, "--trainer.default_root_dir=run")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lightning", *map(str, words)],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
     selection = Selection.load(tmp_path / "run/selection.safetensors")
     own = {"class_path": "my_selectors.Longest", "init_args": {"turn": 0}}
     assert selection.selector == own
     texts = [item["conversations"][0]["value"] for item in json.loads(llava.read_text())]
     expected = sorted(range(60), key=lambda row: (-len(texts[row]), row))[:6]
     assert selection.indices.tolist() == expected
-    for name, said in {
-        "Twice": "Twice picked 6 rows where 6 different ones",
-        "Forgetful": "Forgetful: its argument 'hidden' must be kept in self.hidden",
-    }.items():
-        status, told = run(
-            *(f"--data.selector=my_selectors.{name}", "--data.fraction=0.1"),
-            f"--trainer.default_root_dir={name}",
-        )
-        assert status == 1
-        assert told.splitlines()[-1].startswith(f"error: {said}"), told
+
+
+class Twice(Selector):
+    def pick(self, pool, count):
+        return np.zeros(count, int), {}
+
+
+class Forgetful(Selector):
+    def __init__(self, hidden=1):
+        pass
+
+    def pick(self, pool, count):
+        return np.arange(count), {}
+
+
+def test_a_selector_that_breaks_its_contract_is_named():
+    with pytest.raises(SelectionError, match="Twice picked 6 rows where 6 different ones"):
+        Twice().select(Pool(range(9)), 6)
+    with pytest.raises(SelectionError, match=r"argument 'hidden' must be kept in self\.hidden"):
+        Forgetful().select(Pool(range(9)), 6)

@@ -1,0 +1,84 @@
+# One cell of the sweep, or the signals that all its cells read:
+#   make -f experiments/easy_vqa/sweep.mk cell data.selector=el2n data.fraction=0.2 seed=0
+#   make -f experiments/easy_vqa/sweep.mk signals
+# A stage whose mark is there is not run again. RUN, SIZE and BIN are those of stages.mk.
+include experiments/easy_vqa/stages.mk
+.DEFAULT_GOAL := signals
+
+data.selector ?= random
+data.fraction ?= 0.2
+seed ?= 0
+SWEEP := $(RUN)/sweep
+CELL := $(SWEEP)/$(data.selector)-$(data.fraction)-$(seed)
+SIGNALS := [activations,el2n,perplexity,aum,last_token,mean_token]
+ifdef WANDB_SWEEP_ID
+export WANDB_RESUME := allow  # fit and test are one run of the sweep
+endif
+
+# Of which stores each method reads, and what making them rests on.
+READS_clip_score := clip
+READS_el2n := reference
+READS_perplexity := reference
+READS_semdedup := reference
+READS_d2_pruning := reference
+READS_self_sup := reference
+READS_self_filter := clip self_filter
+READS_coincide := reference
+STORE_reference := $(SWEEP)/reference
+STORE_clip := $(SWEEP)/clip
+STORE_self_filter := $(SWEEP)/self_filter/signals
+COST_reference := $(RUN)/start-reference $(RUN)/reference $(SWEEP)/reference
+COST_clip := $(SWEEP)/clip
+COST_self_filter := $(SWEEP)/self_filter
+OPTIONS_coincide := --data.selector.num_clusters=584 --data.selector.seed=$(seed)
+OPTIONS_semdedup := --data.selector.num_clusters=584 --data.selector.seed=$(seed)
+OPTIONS_self_sup := --data.selector.num_clusters=100 --data.selector.seed=$(seed)
+OPTIONS_random := --data.selector.seed=$(seed)
+
+READS := $(READS_$(data.selector))
+STORES := $(foreach store,$(READS),$(STORE_$(store)))
+empty :=
+space := $(empty) $(empty)
+comma := ,
+CHOICE = --config configs/selectors/$(data.selector).yaml $(OPTIONS_$(data.selector)) \
+  --data.fraction=$(data.fraction) --data.signals=[$(subst $(space),$(comma),$(strip $(STORES)))] \
+  --seed_everything=$(seed) --trainer.default_root_dir=$(CELL)
+
+.PHONY: signals cell
+signals: $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed $(SWEEP)/self_filter/.sealed \
+  $(RUN)/start-target/model/config.json
+cell: $(CELL)/results.json
+
+$(SWEEP)/reference/.sealed: $(RUN)/reference/model/config.json
+	$(LIGHTNING) predict --config $(HERE)/predict.yaml --model.signals='$(SIGNALS)' \
+	  --data.signals=$(@D) --model.pretrained=$(RUN)/reference/model \
+	  --trainer.default_root_dir=$(@D)
+	@touch $@
+
+# No CLIP weights are fetched: a tiny one learns captioned shapes for a minute.
+$(SWEEP)/tiny-clip/config.json: $(RUN)/captions/captions.json
+	$(LIGHTNING) create-clip --output=$(@D)-start
+	$(BIN)/python $(HERE)/clip.py --pretrained=$(@D)-start --captions=$< --output=$(@D)
+
+$(SWEEP)/clip/.sealed: $(SWEEP)/tiny-clip/config.json
+	$(LIGHTNING) predict --config $(HERE)/predict_clip.yaml --data.signals=$(@D) \
+	  --model.pretrained=$(<D) --trainer.default_root_dir=$(@D)
+	@touch $@
+
+$(SWEEP)/self_filter/.sealed: $(SWEEP)/clip/.sealed $(RUN)/start-target/model/config.json
+	$(LIGHTNING) fit --config $(HERE)/self_filter.yaml --data.signals=$(SWEEP)/clip \
+	  --model.pretrained=$(RUN)/start-target/model --trainer.default_root_dir=$(@D)
+	@touch $@
+
+$(CELL)/selection.safetensors: $(foreach store,$(READS),$(SWEEP)/$(store)/.sealed)
+	@mkdir -p $(CELL)
+	@echo $(foreach store,$(READS),$(COST_$(store))) > $(CELL)/needs
+	$(LIGHTNING) select --config $(HERE)/select.yaml $(CHOICE)
+
+$(CELL)/model/config.json: $(CELL)/selection.safetensors $(RUN)/start-target/model/config.json
+	$(LIGHTNING) fit --config $(HERE)/target.yaml $(CHOICE) --data.seed=$(seed) \
+	  --model.pretrained=$(RUN)/start-target/model --trainer.max_epochs=$(EPOCHS)
+
+$(CELL)/results.json: $(CELL)/model/config.json
+	$(LIGHTNING) test --config $(HERE)/test.yaml --model.pretrained=$(CELL)/model \
+	  --trainer.default_root_dir=$(CELL)
