@@ -1,8 +1,6 @@
 """Lost if these fail: every method by one word in a config, and a user's own beside them."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -137,7 +135,9 @@ class Longest(Selector):
 '''
 
 
-def test_a_users_own_selector(options, llava, tmp_path):
+def test_a_users_own_selector(command, options, llava, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as a script has it
     (tmp_path / "my_selectors.py").write_text(OWN)
     config = tmp_path / "own.yaml"
     config.write_text(
@@ -146,14 +146,8 @@ def test_a_users_own_selector(options, llava, tmp_path):
     )
 
     words = ("select", *options, "--config", config, "--trainer.default_root_dir=run")
-    done = subprocess.run(
-        [Path(sys.executable).parent / "lightning", *map(str, words)],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    status, _, told = command(*words)
+    assert status == 0, told
     selection = Selection.load(tmp_path / "run/selection.safetensors")
     own = {"class_path": "my_selectors.Longest", "init_args": {"turn": 0}}
     assert selection.selector == own

@@ -1,0 +1,137 @@
+"""Time and peak memory of each baseline's selection, on generated signals.
+
+Signals lie in memory-mapped files, as a store's do. Each selector runs in a process of its own;
+its peak is what it takes beyond the process as it was before (Linux counts mapped pages as well,
+which the system can take back at any time).
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from jsonargparse import auto_cli
+
+from coincide_pl.reporting.compare import markdown
+from coincide_pl.selection import (
+    EL2N,
+    CLIPScore,
+    D2Pruning,
+    Perplexity,
+    Pool,
+    Random,
+    Selector,
+    SelfFilter,
+    SelfSup,
+    SemDeDup,
+)
+
+BLOCK = 8192
+GROUPS = 2000
+"""Concepts that the samples are about."""
+VECTORS = {"last_token": 2048, "mean_token": 2048, "clip_image": 768, "clip_text": 768}
+"""Widths of a TinyLLaVA-2B's hidden states and of CLIP ViT-L/14's embeddings."""
+SCORES = ("el2n", "perplexity", "aum", "clip_score", "difficulty")
+
+
+def selectors(num_samples: int) -> dict[str, Selector]:
+    """Every baseline, with about 66 samples a cluster."""
+    clusters = max(1, num_samples // 66)
+    return {
+        "Random": Random(),
+        "CLIPScore": CLIPScore(),
+        "EL2N": EL2N(),
+        "Perplexity": Perplexity(),
+        "SemDeDup": SemDeDup(num_clusters=clusters),
+        "SelfSup": SelfSup(num_clusters=min(1000, clusters)),
+        "D2Pruning": D2Pruning(),
+        "SelfFilter": SelfFilter(),
+    }
+
+
+def generate(folder: Path, num_samples: int) -> None:
+    """Writes the signals' arrays, unless they are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    group = random.integers(0, GROUPS, num_samples)
+    for name in SCORES:
+        np.save(folder / f"{name}.npy", random.random(num_samples, np.float32))
+    for name, width in VECTORS.items():
+        path = folder / f"{name}.npy"
+        if path.exists():
+            continue
+        latent = random.normal(size=(64, width)).astype(np.float32)
+        centres = random.normal(size=(GROUPS, 64)).astype(np.float32)
+        aside = folder / f".{name}.npy"
+        array = np.lib.format.open_memmap(aside, "w+", np.float16, (num_samples, width))
+        for start in range(0, num_samples, BLOCK):
+            part = slice(start, start + BLOCK)
+            near = centres[group[part]]
+            near = near + 0.5 * random.normal(size=near.shape).astype(np.float32)
+            rows = near @ latent  # embeddings of few degrees of freedom, as real ones are
+            array[part] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        array.flush()
+        aside.rename(path)
+
+
+def baselines(
+    folder: str,
+    num_samples: list[int] | None = None,
+    fraction: float = 0.2,
+    only: list[str] | None = None,
+    output: str | None = None,
+) -> None:
+    """Measures and prints a table.
+
+    Args:
+        folder: for the generated signals, 11 KB a sample.
+        num_samples: sizes of the pool (default: 100,000 and LLaVA-1.5's 665,298).
+        fraction: to choose.
+        only: names of selectors (default: all).
+        output: Markdown file to write as well.
+    """
+    lines = [["selector", "samples", "seconds", "peak memory (MB)", "memory-mapped signals (MB)"]]
+    for size in num_samples or [100_000, 665_298]:
+        place = Path(folder) / str(size)
+        generate(place, size)
+        for name in only or selectors(size):
+            words = [sys.executable, __file__, "--one", name, str(place), str(size), str(fraction)]
+            told = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+            seconds, peak, mapped = json.loads(told.splitlines()[-1])
+            lines.append([name, f"{size:,}", f"{seconds:.1f}", f"{peak:.0f}", f"{mapped:.0f}"])
+            print(" | ".join(lines[-1]), flush=True)
+    text = markdown(lines)
+    print(text, end="")
+    if output:
+        Path(output).write_text(text)
+
+
+def one(name: str, place: str, size: str, fraction: str) -> None:
+    """Runs one selector and prints seconds, peak MB beyond the start, and MB of its signals."""
+    selector = selectors(int(size))[name]
+    signals = {
+        signal: np.load(Path(place) / f"{signal}.npy", mmap_mode="r") for signal in selector.signals
+    }
+    pool = Pool(range(int(size)), signals)
+    count = int(float(fraction) * int(size))
+    before, begin = peak_megabytes(), time.perf_counter()
+    selection = selector.select(pool, count)
+    seconds = time.perf_counter() - begin
+    assert len(np.unique(selection.indices)) == count
+    mapped = sum(signal.nbytes for signal in signals.values()) / 1e6
+    print(json.dumps([seconds, peak_megabytes() - before, mapped]))
+
+
+def peak_megabytes() -> float:
+    """The largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        one(*sys.argv[2:])
+    else:
+        auto_cli(baselines, as_positional=False)

@@ -1,0 +1,122 @@
+"""Lost if these fail: the grid that W&B would run, run here, going on where it stopped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "experiments"))
+import sweep  # noqa: E402
+
+CELL = """
+import json, pathlib, sys
+values = dict(flag.split("=") for flag in sys.argv[1:])
+place = pathlib.Path("runs") / "-".join(values.values())
+if place.exists():
+    sys.exit()
+if values["method"] == "bad" and not pathlib.Path("mended").exists():
+    sys.exit("no such method")
+place.mkdir(parents=True)
+score = {"good": 0.5, "bad": 0.25}[values["method"]] + 0.1 * int(values["seed"])
+results = {"scores": {"a": score, "b": 1.0, "mean": 0}, "counts": {"a": 1, "b": 1}}
+(place / "results.json").write_text(json.dumps(results))
+stage = {"stage": "select", "seconds": 2 + int(values["seed"]), "finished": True}
+(place / "stages.jsonl").write_text(json.dumps(stage) + "\\n")
+(place / "needs").write_text("signals")
+"""
+
+
+@pytest.fixture
+def grid(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cell.py").write_text(CELL)
+    stage = {"stage": "predict", "seconds": 30, "finished": True}
+    (tmp_path / "signals").mkdir()
+    (tmp_path / "signals/stages.jsonl").write_text(json.dumps(stage) + "\n")
+    config = {
+        "program": "cell.py",
+        "command": ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"],
+        "method": "grid",
+        "parameters": {"method": {"values": ["good", "bad"]}, "seed": {"values": [0, 1]}},
+    }
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return config
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_goes_on_where_it_stopped(grid, tmp_path, capfd, jobs):
+    with pytest.raises(SystemExit, match="2 of 4 runs failed"):
+        sweep.run("sweep.yaml", jobs)
+    told = capfd.readouterr().out
+    assert "method=bad seed=1: failed with status 1" in told
+    assert "no such method" in told
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["good-0", "good-1"]
+    before = (tmp_path / "runs/good-0").stat().st_mtime_ns
+    (tmp_path / "mended").touch()
+    sweep.run("sweep.yaml", jobs)
+    assert capfd.readouterr().out.count("done in") == 4
+    assert (tmp_path / "runs/good-0").stat().st_mtime_ns == before
+    assert len(list((tmp_path / "runs").iterdir())) == 4
+    sweep.table("sweep.yaml", "runs", full="runs/good-0", output="table.md")
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[
+        2
+    ] == "| good | 2 | 55.0 ± 7.1 | 100.0 ± 0.0 | 77.5 ± 3.5 | 105.0 ± 7.1 | 30 | " + (
+        "2.5 ± 0.7 |"
+    )
+    assert lines[3].startswith("| bad | 2 | 30.0 ± 7.1 |")
+
+
+def test_cells_are_those_of_wandb():
+    config = yaml.safe_load((ROOT / "experiments/easy_vqa/sweep.yaml").read_text())
+    todo = sweep.cells(config)
+    assert len(todo) == len({tuple(cell.values()) for cell in todo}) == 27
+    theirs = create_sweep_command_args({"args": {k: {"value": v} for k, v in todo[4].items()}})
+    words = sweep.command(config, todo[4])
+    assert words[-3:] == theirs["args_no_hyphens"]
+    assert words[:-3] == [
+        *("/usr/bin/env", "make", "--no-print-directory", "-f"),
+        *("experiments/easy_vqa/sweep.mk", "cell"),
+    ]
+    hyphens = sweep.command({**config, "command": ["${args}"]}, todo[4])
+    assert hyphens == theirs["args"]
+    methods = {path.stem for path in (ROOT / "configs/selectors").glob("*.yaml")}
+    assert {cell["data.selector"] for cell in todo} == methods - {"all"}
+
+
+def test_what_is_no_grid_is_named(grid):
+    with pytest.raises(SystemExit, match="method: 'bayes' can't be run here"):
+        sweep.cells({**grid, "method": "bayes"})
+    with pytest.raises(SystemExit, match=r"parameters.seed: a grid needs 'value' or 'values'"):
+        sweep.cells({**grid, "parameters": {"seed": {"min": 0, "max": 1}}})
+
+
+def test_each_cell_reads_what_its_method_needs():
+    """The commands that make would run for a cell, not run."""
+    for method, reads in {
+        "random": "[]",
+        "el2n": "[run/sweep/reference]",
+        "self_filter": "[run/sweep/clip,run/sweep/self_filter/signals]",
+    }.items():
+        done = subprocess.run(
+            ["make", "-n", "-f", "experiments/easy_vqa/sweep.mk", "cell", "RUN=run"]
+            + [f"data.selector={method}", "data.fraction=0.1", "seed=2"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        (line,) = [x for x in done.stdout.replace("\\\n", "").splitlines() if " select " in x]
+        for part in (
+            f"--config configs/selectors/{method}.yaml",
+            f"--data.signals={reads}",
+            "--data.fraction=0.1",
+            "--seed_everything=2",
+            f"--trainer.default_root_dir=run/sweep/{method}-0.1-2",
+        ):
+            assert part in line, line
