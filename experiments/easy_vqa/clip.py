@@ -12,6 +12,7 @@ from rich.progress import track
 from torch.nn import functional as F
 from transformers import CLIPModel
 
+from coincide_pl.cli import quiet
 from coincide_pl.data.batches import plan_shuffled
 from coincide_pl.data.clip import ClipEncoder
 from coincide_pl.data.collation import Batch, EncodedBatches
@@ -42,6 +43,7 @@ def train(
         seed: of the order.
         cache_dir: folder for the records in memory-mapped form.
     """
+    quiet()
     module = CLIPModule(pretrained)
     module.configure_model()
     model: CLIPModel = module.model.train()
