@@ -42,9 +42,11 @@ def blocks(num_rows: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, num_rows))
 
 
-def float_rows(features: Rows, rows: slice | np.ndarray, normalize: bool) -> np.ndarray:
-    """Some rows in float32, contiguous, of norm 1 if so wanted; a row of zeros stays."""
-    block = np.ascontiguousarray(features[rows], np.float32)
+def float_rows(
+    features: Rows, rows: slice | np.ndarray, normalize: bool, dtype: type[np.floating] = np.float32
+) -> np.ndarray:
+    """Some rows as floats, contiguous, of norm 1 if so wanted; a row of zeros stays."""
+    block = np.ascontiguousarray(features[rows], dtype)
     if normalize:
         block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
     return block

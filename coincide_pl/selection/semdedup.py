@@ -55,7 +55,7 @@ class SemDeDup(Selector):
         to_centroid = centroid_cosines(features, clusters.centroids, clusters.labels)
         order = np.lexsort((to_centroid, clusters.labels))  # of equals, the lower row first
         sizes = np.bincount(clusters.labels, minlength=self.num_clusters)
-        redundancy = np.empty(len(pool), np.float32)
+        redundancy = np.empty(len(pool), np.float64)
         for members in np.split(order, np.cumsum(sizes)[:-1]):
             redundancy[members] = redundancies(features, members)
         indices = ranked(redundancy, count, "lowest")
@@ -64,22 +64,22 @@ class SemDeDup(Selector):
 
 
 def redundancies(features: Rows, members: np.ndarray) -> np.ndarray:
-    """Each sample's largest cosine to one before it.
+    """Each sample's largest cosine to one before it, in float64: copies nearly so differ late.
 
     Args:
         features: [N, D].
         members: rows int64 [n] of one cluster, in order.
 
     Returns:
-        float32 [n]; -1 for the first.
+        float64 [n]; -1 for the first.
     """
-    out = np.full(len(members), -1, np.float32)
+    out = np.full(len(members), -1, np.float64)
     for start in range(0, len(members), BLOCK):
-        own = float_rows(features, members[start : start + BLOCK], normalize=True)
+        own = float_rows(features, members[start : start + BLOCK], True, np.float64)
         here = out[start : start + BLOCK]
         inside = np.where(np.tri(len(own), k=-1, dtype=bool), own @ own.T, -1)
         np.maximum(here, inside.max(1), out=here)
         for before in range(0, start, BLOCK):
-            earlier = float_rows(features, members[before : before + BLOCK], normalize=True)
+            earlier = float_rows(features, members[before : before + BLOCK], True, np.float64)
             np.maximum(here, (own @ earlier.T).max(1), out=here)
     return out
