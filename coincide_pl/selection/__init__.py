@@ -6,12 +6,13 @@ from coincide_pl.selection.coincide import Coincide, pick
 from coincide_pl.selection.kernels import density, greedy_mmd
 from coincide_pl.selection.random import Random
 from coincide_pl.selection.selection import Selection
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 from coincide_pl.selection.transferability import transferability
 
 __all__ = [
     "All",
     "Coincide",
+    "Picks",
     "Pool",
     "Random",
     "Selection",
