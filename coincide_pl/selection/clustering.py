@@ -48,6 +48,10 @@ MEMORY = 1 << 31
 """Bytes for blocks of rows and of products."""
 EXACT, PROJECTED = 1e15, 1e17
 """Products and sums up to which `auto` clusters in full width, and at one level."""
+EXACT_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
+"""Entries of pairs multiplied exactly at once: what a cache holds, or what keeps a GPU busy."""
+MANY = 2048
+"""Centroids from which bfloat16 pays: its products leave more rows to be decided exactly."""
 KEEP_EVERY = 60.0
 """Seconds between the states that an interrupted clustering goes on from."""
 
@@ -308,11 +312,12 @@ class Assigner:
         self.bounds = [n * i // self.ranks for i in range(self.ranks + 1)]
         self.own = slice(self.bounds[self.rank], self.bounds[self.rank + 1])
         self.labels = np.full(n, -1, np.int64)
-        self.scores = np.full(n, -np.inf)
+        self.scores = np.full(n, -np.inf, np.float32)
+        self.norms = np.full(n, np.nan, np.float32)
         self.sums = np.zeros((num_clusters, rows.width)) if sums else None
         self.unit = np.full((num_clusters, rows.width), np.nan, np.float32)
         self.moved = n
-        self.dtype = fastest(setting.device)
+        self.dtype = fastest(setting.device) if num_clusters >= MANY else torch.float32
 
     def count(self) -> int:
         """Rows."""
@@ -331,7 +336,7 @@ class Assigner:
     def assign_to(
         self, centroids: np.ndarray, weights: None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Each row's nearest centroid (int64 [n]), its cosine, and the sums of rows [K, d]."""
+        """Each row's nearest centroid, int64 [n], about its cosine, and the sums of rows [K, d]."""
         unit = unit_centroids(centroids)
         changed = (unit != self.unit).any(1)
         if not changed.any():
@@ -339,7 +344,7 @@ class Assigner:
             return self.labels, self.scores, self.sums
         self.unit = unit
         every = Nearest(unit, np.arange(len(unit)), self.dtype, self.setting.device)
-        some = every if changed.all() else every.only(np.flatnonzero(changed))
+        some = Nearest(unit, np.flatnonzero(changed), self.dtype, self.setting.device)
         sums = self.sums
         if self.ranks > 1 and sums is not None:
             sums = np.zeros_like(sums)
@@ -353,19 +358,14 @@ class Assigner:
             old = self.labels[span].copy()
             if (old < 0).any():
                 bad = max(bad, zero_unless_finite(block, self.rows, start))
-            lost = changed[old]
-            lost[old < 0] = True
-            if lost.any():
-                where = np.flatnonzero(lost) + start
-                self.labels[where], self.scores[where] = every(take(block, lost))
-            if not lost.all():
-                where = np.flatnonzero(~lost) + start
-                labels, scores = some(take(block, ~lost), self.scores[where])
-                nearer = (scores > self.scores[where]) | (
-                    (scores == self.scores[where]) & (labels < self.labels[where])
-                )
-                self.labels[where[nearer]] = labels[nearer]
-                self.scores[where[nearer]] = scores[nearer]
+            norms = self._norms(block, start)
+            lost = changed[old] | (old < 0)
+            for near, those in ((every, lost), (some, ~lost)):
+                if those.any():
+                    at = np.flatnonzero(those) + start
+                    own = None if near is every else (self.labels[at], self.scores[at])
+                    found = near(take(block, those), norms[those], own)
+                    self.labels[at], self.scores[at] = found
             new = self.labels[span]
             moved += int((new != old).sum())
             if sums is not None:
@@ -374,6 +374,12 @@ class Assigner:
         self._exchange(sums)
         self.moved = int(summed(np.array([moved], np.float64))[0])
         return self.labels, self.scores, self.sums
+
+    def _norms(self, block: np.ndarray, start: int) -> np.ndarray:
+        span = slice(start, start + len(block))
+        if np.isnan(self.norms[span]).any():
+            self.norms[span] = torch.from_numpy(block).float().norm(dim=1).numpy()
+        return self.norms[span]
 
     def _height(self, num_clusters: int) -> int:
         row = 2 * self.rows.row_bytes + 16 * self.rows.width + 8 * num_clusters
@@ -409,80 +415,84 @@ class Nearest:
             dtype: of the fast products.
             device: of the fast products.
         """
-        self.unit, self.numbers, self.dtype, self.device = unit, numbers, dtype, device
-        self.near = torch.from_numpy(unit if len(numbers) == len(unit) else unit[numbers])
-        self.near = self.near.to(device, dtype)
+        self.numbers, self.dtype, self.device = numbers, dtype, device
+        self.unit = torch.from_numpy(unit).to(device)
+        compared = self.unit if len(numbers) == len(unit) else self.unit[numbers]
+        self.near = compared.to(dtype)
         self.rounding = STEP if dtype == torch.float32 else 2.0**-9
         self.error = 1.02 * unit.shape[1] * STEP + 3.1 * self.rounding
 
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def only(self, numbers: np.ndarray) -> Nearest:
-        """The same with fewer of the centroids."""
-        return Nearest(self.unit, numbers, self.dtype, self.device)
-
     def __call__(
-        self, block: np.ndarray, floor: np.ndarray | None = None
+        self,
+        block: np.ndarray,
+        norms: np.ndarray,
+        own: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Nearest centroids of some rows.
 
         Args:
             block: [b, d].
-            floor: float64 [b], exact inner products that are to be reached.
+            norms: float32 [b], of the rows.
+            own: for rows that have a centroid beside these, its number int64 [b] and about its
+                inner product float32 [b].
 
         Returns:
-            Numbers int64 [b] and exact inner products float64 [b]; -1 and -inf where none reaches
-            the floor.
+            Numbers int64 [b], and about the inner products float32 [b].
         """
-        rows = torch.from_numpy(block)
-        labels = np.full(len(block), -1, np.int64)
-        scores = np.full(len(block), -np.inf)
-        rows = rows.to(self.device)
-        error = self.error * torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).double()
+        rows = torch.from_numpy(block).to(self.device)
+        error = self.error * torch.from_numpy(norms).to(self.device)
         products = rows.to(self.dtype) @ self.near.T  # [b, k]
-        least = products.amax(1).double() - 2 * error
-        if floor is not None:
-            least = least.maximum(torch.from_numpy(floor).to(self.device) - error)
+        best = products.max(1)
+        least = best.values.float()
+        if own is not None:
+            least = least.maximum(torch.from_numpy(own[1]).to(self.device))
+        least = least - 2 * error
         least = (least - 2 * self.rounding * least.abs()).to(products.dtype)  # never rounded up
-        row, which = (products >= least[:, None]).nonzero(as_tuple=True)
-        pair_row, pair_number = row.cpu().numpy(), self.numbers[which.cpu().numpy()]
-        exact = self._exact(block, pair_row, pair_number)
-        heads = np.flatnonzero(np.diff(pair_row, prepend=-1))
-        if len(heads):
-            best = np.maximum.reduceat(exact, heads)
-            counts = np.diff(np.append(heads, len(pair_row)))
-            firsts = np.flatnonzero(exact == np.repeat(best, counts))
-            firsts = firsts[np.unique(pair_row[firsts], return_index=True)[1]]
-            labels[pair_row[firsts]] = pair_number[firsts]
-            scores[pair_row[firsts]] = exact[firsts]
+        choices = products >= least[:, None]
+        if own is None:
+            labels = self.numbers[best.indices.cpu().numpy()]
+            scores = best.values.float().cpu().numpy()
+            open_rows = torch.nonzero(choices.sum(1) > 1)[:, 0]
+        else:
+            labels, scores = own[0].copy(), own[1].copy()
+            open_rows = torch.nonzero(choices.any(1))[:, 0]
+        if len(open_rows):
+            place, which = choices[open_rows].nonzero(as_tuple=True)
+            about = products[open_rows[place], which].float().cpu().numpy()
+            row, number = open_rows[place].cpu().numpy(), self.numbers[which.cpu().numpy()]
+            if own is not None:
+                again = open_rows.cpu().numpy()
+                row, number = np.append(row, again), np.append(number, own[0][again])
+                about = np.append(about, own[1][again])
+            order = np.lexsort((number, -self._exact(rows, row, number), row))
+            first = order[np.flatnonzero(np.diff(row[order], prepend=-1))]
+            labels[row[first]], scores[row[first]] = number[first], about[first]
         return labels, scores
 
-    def _exact(self, block: np.ndarray, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    def _exact(self, rows: torch.Tensor, pair_rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """Inner products of pairs, float64."""
-        out = np.empty(len(rows))
-        step = max(1, (1 << 24) // block.shape[1])
-        for start in range(0, len(rows), step):
-            one = torch.from_numpy(block[rows[start : start + step]]).double()
-            two = torch.from_numpy(self.unit[numbers[start : start + step]])
-            out[start : start + step] = one.mul_(two).sum(1).numpy()
-        return out
+        out = torch.empty(len(pair_rows), dtype=torch.float64, device=self.device)
+        first, second = torch.from_numpy(pair_rows), torch.from_numpy(numbers)
+        step = max(1, EXACT_AT_ONCE[self.device.type] // rows.shape[1])
+        for start in range(0, len(out), step):
+            span = slice(start, start + step)
+            one = rows[first[span].to(self.device)].double()
+            out[span] = one.mul_(self.unit[second[span].to(self.device)]).sum(1)
+        return out.cpu().numpy()
 
 
 def sketch(rows: Rows, width: int, setting: Setting) -> np.ndarray:
     """Rows made narrow: columns in random groups, each with a random sign, added up.
 
+    Stretches of `width` columns are laid on each other, each turned by a random number of places.
+
     Returns:
         float16 [n, width]; the sums are exact before they are rounded.
     """
     random = np.random.default_rng([setting.seed, width])
-    order = random.permutation(rows.width)
     signs = torch.from_numpy(random.choice([-1.0, 1.0], rows.width))
-    depth = -(-rows.width // width)  # columns added up; the last group pads with zeros
-    columns = torch.zeros(depth * width, dtype=torch.int64)
-    columns[: rows.width] = torch.from_numpy(order)
-    weights = torch.zeros(depth * width, dtype=torch.float64)
-    weights[: rows.width] = signs
+    spans = [slice(i, min(i + width, rows.width)) for i in range(0, rows.width, width)]
+    turns = random.integers(0, width, len(spans)).tolist()
     narrow = np.zeros((len(rows), width), np.float16)
     ranks, rank = group_size()
     ends = [len(rows) * i // ranks for i in range(ranks + 1)]
@@ -492,10 +502,14 @@ def sketch(rows: Rows, width: int, setting: Setting) -> np.ndarray:
     at, bad = ends[rank], -1
     for block in rows.gathers(groups):
         bad = max(bad, zero_unless_finite(block, rows, at))
-        wide = torch.from_numpy(block).double()
         total = torch.zeros(len(block), width, dtype=torch.float64)
-        for some, signed in zip(columns.split(width), weights.split(width), strict=True):
-            total.addcmul_(wide.index_select(1, some), signed)
+        for span, turn in zip(spans, turns, strict=True):
+            part = torch.from_numpy(block[:, span]).double().mul_(signs[span])
+            cut = max(0, part.shape[1] - turn)  # column c goes to c - turn, round the end
+            total[:, :cut] += part[:, part.shape[1] - cut :]
+            total[:, width - turn : width - turn + part.shape[1] - cut] += part[
+                :, : part.shape[1] - cut
+            ]
         narrow[at : at + len(block)] = total.half().numpy()
         at += len(block)
     refuse(bad)
@@ -565,7 +579,7 @@ def take(block: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def fastest(device: torch.device) -> torch.dtype:
-    """The faster precision for products here; the result is the same with either."""
+    """The faster precision for products here; which it is does not change the clusters."""
     if device.type == "cuda":
         return torch.bfloat16
     seconds = {}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -120,8 +123,10 @@ class Coincide(Selector):
             restarts=self.restarts,
         )
         kept.writes &= group_size()[1] == 0
-        clusters = self._clusters(pool, features, kept)
-        scores = self._transferability(clusters, pool.num_layers, kept)
+        with stage("clusters"):
+            clusters = self._clusters(pool, features, kept)
+        with stage("transferability"):
+            scores = self._transferability(clusters, pool.num_layers, kept)
         within = Within.unknown(clusters.labels, self.num_clusters)
         reading = Reading(
             Rows(features), self.bandwidth, int(self.memory * 2**30), torch.device(pool.device)
@@ -132,11 +137,12 @@ class Coincide(Selector):
             within.means, within.order, within.known = (
                 known[name] for name in ("means", "order", "known")
             )
-        if read_clusters(within, reading, None, kept):
-            log.info("density and order of picking: known")
+        with stage("density and order of picking"):
+            read_clusters(within, reading, None, kept)
         densities = within.densities(self.density_with_self)
         plan = walk(scores, densities, within.sizes, count, self.temperature)
-        read_clusters(within, reading, np.where(plan.whole, 0, plan.total), kept)
+        with stage("picks"):
+            read_clusters(within, reading, np.where(plan.whole, 0, plan.total), kept)
         columns = {
             "size": within.sizes,
             "transferability": scores,
@@ -157,7 +163,6 @@ class Coincide(Selector):
             if head is not None:
                 figures = {name: value.item() for name, value in head.items()}
                 method, seed = str(METHODS[figures.pop("method")]), figures.pop("seed")
-                log.info("clusters: as asked for, used again")
                 return Clusters(
                     found["centroids"],
                     found["labels"],
@@ -197,6 +202,14 @@ class Coincide(Selector):
         )
         kept.save("transferability", {"scores": scores})
         return scores
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Tell how long a stage took."""
+    begin = time.perf_counter()
+    yield
+    log.info("%s: %.1f s", name, time.perf_counter() - begin)
 
 
 METHODS: tuple[Method, ...] = ("exact", "projected", "two_level")
