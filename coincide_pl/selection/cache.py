@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -70,8 +71,8 @@ class Cache:
             os.replace(aside, path)
         except (OSError, SafetensorError) as error:
             log.warning("%s: can't be kept, so it would be computed again (%s)", path, error)
-        finally:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
 
     def forget(self, name: str) -> None:
         """Removes what was saved under a name."""
