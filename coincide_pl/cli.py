@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import distributed
 from transformers.utils import logging as transformers_logging
 
 import coincide_pl.data.readers
@@ -228,6 +229,9 @@ def main(args: list[str] | None = None) -> None:
             line = re.sub(rf"^(\w+\.)*{type(error).__name__}: ", "", line)
             sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
+    finally:
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()  # its threads must not outlive the interpreter
 
 
 def quiet() -> None:

@@ -24,6 +24,7 @@ from coincide_pl.data.records import Records
 from coincide_pl.errors import DataError, SelectionError, on_first_process
 from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.selection import Pool, Selection, Selector
+from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selector import missing, target_count
 from coincide_pl.signals import Signals, SignalsStore
 
@@ -132,7 +133,8 @@ class InstructionData(lightning.LightningDataModule):
         self._read(readers)
         if stage in ("fit", "select") and (self.selector or self.selection_path):
             path = self.selection_file
-            on_first_process(strategy, lambda: self._choose(path))
+            if not on_first_process(strategy, lambda: self._is_there(path)):
+                self._choose(path, strategy)
             self.selection = Selection.load(path)
         if stage != "select":
             module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
@@ -155,32 +157,45 @@ class InstructionData(lightning.LightningDataModule):
             return Path(self.selection_path)
         return Path(self.trainer.default_root_dir) / "selection.safetensors"  # type: ignore[union-attr]
 
-    def _choose(self, path: Path) -> None:
-        """Leaves the selection asked for at `path`: the one there, if it is still that."""
+    def _is_there(self, path: Path) -> bool:
+        """Whether the selection asked for lies at `path` already."""
         if self.selector is None:
             found = Selection.load(path)
             if found.made_from.get("data") != self.records.fingerprint:
                 raise SelectionError(f"{path}: was made from other data than data.train")
-            return
+            return True
         count = target_count(self.fraction, len(self.records))
         pool = self._pool(self.selector)
-        if path.exists():
-            try:
-                found = Selection.load(path)
-            except SelectionError as error:
-                log.warning("%s: selecting again", error)
-            else:
-                mine = (self.selector.config, pool.fingerprints, len(pool), count)
-                its = (found.selector, found.made_from, found.pool_size, len(found.indices))
-                if mine == its:
-                    log.info("%s: as asked for, used again", path)
-                    return
-                log.info("%s: made from something else, selecting again", path)
-        selection = self.selector.select(pool, count)
-        selection.save(path)
-        log.info("%s: %d of %d samples", path, count, len(pool))
+        if not path.exists():
+            return False
+        try:
+            found = Selection.load(path)
+        except SelectionError as error:
+            log.warning("%s: selecting again", error)
+            return False
+        mine = (self.selector.config, pool.fingerprints, len(pool), count)
+        its = (found.selector, found.made_from, found.pool_size, len(found.indices))
+        if mine != its:
+            log.info("%s: made from something else, selecting again", path)
+            return False
+        log.info("%s: as asked for, used again", path)
+        return True
 
-    def _pool(self, selector: Selector) -> Pool:
+    def _choose(self, path: Path, strategy: Any) -> None:
+        """Selects, by one process or by all, and leaves the selection at `path`."""
+        selector = self.selector
+        assert selector is not None
+        count = target_count(self.fraction, len(self.records))
+        pool = self._pool(selector, strategy.root_device)
+        chosen = selector.select(pool, count) if selector.by_all_processes else None
+
+        def save() -> None:
+            (chosen or selector.select(pool, count)).save(path)
+            log.info("%s: %d of %d samples", path, count, len(pool))
+
+        on_first_process(strategy, save)
+
+    def _pool(self, selector: Selector, device: torch.device | None = None) -> Pool:
         fingerprints = {"data": self.records.fingerprint}
         if not selector.signals:
             return Pool(self.records, {}, fingerprints)
@@ -190,7 +205,14 @@ class InstructionData(lightning.LightningDataModule):
             fingerprints["signals"] = " + ".join(store.fingerprint for store in used)
         held = next((s for s in used if "activations" in s), None)
         num_layers = len(held.manifest.layers) or None if held else None
-        return Pool(self.records, Signals(used), fingerprints, num_layers)
+        return Pool(
+            self.records,
+            Signals(used),
+            fingerprints,
+            num_layers,
+            Cache(used[0].directory / "selection", {}) if used else NoCache(),
+            str(device) if device is not None and device.type == "cuda" else "cpu",
+        )
 
     def signal(self, name: str, reader: str) -> np.ndarray:
         """A signal of the training records, memory-mapped.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.fabric.utilities.distributed import _InfiniteBarrier
+
+T = TypeVar("T")
 
 
 class CoincideError(Exception):
@@ -35,8 +37,8 @@ class ModelError(CoincideError):
     """A checkpoint without a usable model, or a model without the part asked for."""
 
 
-def on_first_process(strategy: Any, action: Callable[[], None]) -> None:
-    """Do something on the first process; the others wait for it.
+def on_first_process(strategy: Any, action: Callable[[], T]) -> T:
+    """Do something on the first process; the others wait for it, and get what it returned.
 
     Args:
         strategy: of the trainer.
@@ -46,13 +48,15 @@ def on_first_process(strategy: Any, action: Callable[[], None]) -> None:
         CoincideError: what the action raised, in every process.
     """
     error: CoincideError | None = None
+    result: T | None = None
     with _InfiniteBarrier():  # it may take hours; other barriers give up after 30 minutes
         if strategy.is_global_zero:
             try:
-                action()
+                result = action()
             except CoincideError as caught:
                 error = caught
-    error = strategy.broadcast(error)
+    error, result = strategy.broadcast((error, result))
     if error is not None:
         error.shared = True
         raise error
+    return result

@@ -9,7 +9,7 @@ import pytest
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.models.tiny import tiny_clip
-from coincide_pl.selection import Pool, Selection, Selector
+from coincide_pl.selection import Picks, Pool, Selection, Selector
 from coincide_pl.signals import SignalsStore
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ def test_a_signal_that_is_not_there_names_its_command(command, options, tiny, tm
 
 
 OWN = '''
-from coincide_pl.selection import Selector
+from coincide_pl.selection import Picks, Selector
 
 class Longest(Selector):
     """The longest answers."""
@@ -131,7 +131,7 @@ class Longest(Selector):
         """The `count` longest."""
         lengths = [len(record.turns[self.turn].text) for record in pool.records]
         order = sorted(range(len(pool)), key=lambda row: (-lengths[row], row))
-        return order[:count], {}
+        return Picks(order[:count])
 '''
 
 
@@ -158,7 +158,7 @@ def test_a_users_own_selector(command, options, llava, tmp_path, monkeypatch):
 
 class Twice(Selector):
     def pick(self, pool, count):
-        return np.zeros(count, int), {}
+        return Picks(np.zeros(count, int))
 
 
 class Forgetful(Selector):
@@ -166,7 +166,7 @@ class Forgetful(Selector):
         pass
 
     def pick(self, pool, count):
-        return np.arange(count), {}
+        return Picks(np.arange(count))
 
 
 def test_a_selector_that_breaks_its_contract_is_named():

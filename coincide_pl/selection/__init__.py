@@ -10,7 +10,7 @@ from coincide_pl.selection.kernels import density, greedy_mmd
 from coincide_pl.selection.perplexity import Perplexity
 from coincide_pl.selection.random import Random
 from coincide_pl.selection.selection import Selection
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 from coincide_pl.selection.self_filter import SelfFilter
 from coincide_pl.selection.self_sup import SelfSup
 from coincide_pl.selection.semdedup import SemDeDup
@@ -23,6 +23,7 @@ __all__ = [
     "Coincide",
     "D2Pruning",
     "Perplexity",
+    "Picks",
     "Pool",
     "Random",
     "Selection",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
 class All(Selector):
     """Every sample, in record order; goes with a fraction of 1."""
 
-    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def pick(self, pool: Pool, count: int) -> Picks:
         """Every row.
 
         Raises:
@@ -19,4 +19,4 @@ class All(Selector):
         """
         if count != len(pool):
             raise SelectionError(f"fraction: All selects all {len(pool)} samples, not {count}")
-        return np.arange(count), {}
+        return Picks(np.arange(count))

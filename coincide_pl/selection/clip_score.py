@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from coincide_pl.selection.ranking import ranked
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
 class CLIPScore(Selector):
@@ -19,10 +19,10 @@ class CLIPScore(Selector):
 
     signals: ClassVar[tuple[str, ...]] = ("clip_score",)
 
-    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` highest."""
         scores = np.array(pool.signals["clip_score"], np.float64)  # [N]
         shown = scores >= -1.5  # rounding may take a cosine a little below -1
         if shown.any():
             scores[~shown] = np.median(scores[shown])
-        return ranked(scores, count, "highest"), {}
+        return Picks(ranked(scores, count, "highest"))

@@ -9,7 +9,7 @@ import numpy as np
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.greedy import pick_and_lower
 from coincide_pl.selection.neighbors import EXACT_BELOW, nearest_neighbors
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
 class D2Pruning(Selector):
@@ -60,7 +60,7 @@ class D2Pruning(Selector):
         self.exact_below = exact_below
         self.seed = seed
 
-    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def pick(self, pool: Pool, count: int) -> Picks:
         """Builds the graph, passes messages, and picks."""
         aum = np.asarray(pool.signals["aum"], np.float64)  # [N]
         scores = np.maximum(aum, 0) if self.keep == "easy" else 1 - aum
@@ -74,4 +74,4 @@ class D2Pruning(Selector):
         messages = np.exp(-graph.distances) * scores[graph.rows]  # [N, k]; 0 where there is none
         weights = np.exp(-self.gamma * graph.distances)
         forward = scores + messages.sum(1)
-        return pick_and_lower(forward, graph.rows, weights, count, self.num_neighbors), {}
+        return Picks(pick_and_lower(forward, graph.rows, weights, count, self.num_neighbors))

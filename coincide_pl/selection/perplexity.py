@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from coincide_pl.selection.ranking import Part, ranked
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
 class Perplexity(Selector):
@@ -27,6 +27,6 @@ class Perplexity(Selector):
         """
         self.part: Part = part
 
-    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` samples of that part."""
-        return ranked(np.asarray(pool.signals["perplexity"]), count, self.part), {}
+        return Picks(ranked(np.asarray(pool.signals["perplexity"]), count, self.part))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
 class Random(Selector):
@@ -18,6 +18,6 @@ class Random(Selector):
         """
         self.seed = seed
 
-    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def pick(self, pool: Pool, count: int) -> Picks:
         """The first `count` rows of a seeded permutation."""
-        return np.random.default_rng(self.seed).permutation(len(pool))[:count], {}
+        return Picks(np.random.default_rng(self.seed).permutation(len(pool))[:count])

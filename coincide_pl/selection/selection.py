@@ -26,6 +26,7 @@ class Selection:
         selector: the selector's class path and hyperparameters.
         made_from: fingerprints of all it was made from.
         clusters: columns of per-cluster figures [K] by name, where there are clusters.
+        figures: other figures of how it was made, by name.
     """
 
     indices: np.ndarray
@@ -33,6 +34,7 @@ class Selection:
     selector: dict[str, Any]
     made_from: dict[str, str]
     clusters: dict[str, np.ndarray] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -67,7 +69,12 @@ class Selection:
             head = content["head"]
             clusters = {n[9:]: v for n, v in arrays.items() if n.startswith("clusters.")}
             selection = cls(
-                arrays["indices"], head["pool_size"], head["selector"], head["made_from"], clusters
+                arrays["indices"],
+                head["pool_size"],
+                head["selector"],
+                head["made_from"],
+                clusters,
+                head["figures"],
             )
             whole = selection.fingerprint == content["fingerprint"]
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
@@ -86,6 +93,7 @@ class Selection:
                 "pool_size": self.pool_size,
                 "selector": self.selector,
                 "made_from": self.made_from,
+                "figures": self.figures,
             },
             sort_keys=True,
         )

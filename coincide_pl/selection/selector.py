@@ -12,6 +12,7 @@ import numpy as np
 
 from coincide_pl.data.records import Record
 from coincide_pl.errors import SelectionError
+from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selection import Selection
 
 REFERENCE = "coincide predict --config configs/models/reference.yaml --model.signals=[{}]"
@@ -40,15 +41,34 @@ class Pool:
         signals: per-sample arrays [N, ...] by name, rows in record order.
         fingerprints: of the data, of the signals, and so on.
         num_layers: M, how many layers the activations hold, if there are activations.
+        cache: where a selector may keep what it would compute again for another fraction.
+        device: where it may compute, such as `cuda:0`.
     """
 
     records: Sequence[Record]
     signals: Mapping[str, np.ndarray] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     num_layers: int | None = None
+    cache: Cache = field(default_factory=NoCache)
+    device: str = "cpu"
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a selector gives.
+
+    Attributes:
+        indices: int64 [count], rows of the pool in order of picking.
+        clusters: columns of per-cluster figures [K] by name, where there are clusters.
+        figures: what else is worth knowing of how it went, by name.
+    """
+
+    indices: np.ndarray
+    clusters: dict[str, np.ndarray] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 class Selector(ABC):
@@ -56,14 +76,14 @@ class Selector(ABC):
 
     signals: ClassVar[tuple[str, ...]] = ()
     """Signals it needs, by name."""
+    without_effect: ClassVar[tuple[str, ...]] = ()
+    """Constructor arguments that do not change what is picked, such as a bound on memory."""
+    by_all_processes: ClassVar[bool] = False
+    """Whether all processes of a run call `select` together, to share the work."""
 
     @abstractmethod
-    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Chooses.
-
-        Returns:
-            Rows int64 [count] in order of picking, and columns of per-cluster figures.
-        """
+    def pick(self, pool: Pool, count: int) -> Picks:
+        """Chooses `count` rows, 1 to len(pool)."""
 
     def select(self, pool: Pool, count: int) -> Selection:
         """Choose `count` rows of a pool.
@@ -82,24 +102,33 @@ class Selector(ABC):
                     f"signal {signal!r} has {len(pool.signals[signal])} rows, "
                     f"but there are {len(pool)} records"
                 )
-        picked, clusters = self.pick(pool, count)
-        indices = np.asarray(picked, np.int64)
+        picks = self.pick(pool, count)
+        indices = np.asarray(picks.indices, np.int64)
         whole = len(np.unique(indices)) == count == len(indices)
         if not whole or indices.min() < 0 or indices.max() >= len(pool):
             raise SelectionError(
                 f"{type(self).__name__} picked {len(indices)} rows where {count} different ones "
                 f"from 0 to {len(pool) - 1} were asked for"
             )
-        return Selection(indices, len(pool), self.config, dict(pool.fingerprints), clusters)
+        return Selection(
+            indices,
+            len(pool),
+            self.config,
+            dict(pool.fingerprints),
+            picks.clusters,
+            picks.figures,
+        )
 
     @property
     def config(self) -> dict[str, Any]:
-        """Class path and hyperparameters.
+        """Class path, and the hyperparameters that the picks depend on.
 
         Raises:
             SelectionError: an argument of the constructor that is not kept.
         """
-        names = list(inspect.signature(type(self)).parameters)
+        names = [
+            n for n in inspect.signature(type(self)).parameters if n not in self.without_effect
+        ]
         for name in names:
             if not hasattr(self, name):
                 raise SelectionError(

@@ -10,7 +10,7 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.blocks import SideBySide
 from coincide_pl.selection.greedy import pick_and_lower
 from coincide_pl.selection.neighbors import EXACT_BELOW, nearest_neighbors
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
 class SelfFilter(Selector):
@@ -58,7 +58,7 @@ class SelfFilter(Selector):
         self.exact_below = exact_below
         self.seed = seed
 
-    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def pick(self, pool: Pool, count: int) -> Picks:
         """Finds neighbours by CLIP's image and text embeddings, and picks."""
         features = SideBySide(pool.signals["clip_image"], pool.signals["clip_text"])
         graph = nearest_neighbors(
@@ -67,4 +67,4 @@ class SelfFilter(Selector):
         cosines = np.where(graph.rows >= 0, 1 - graph.distances / 2, 0)  # [N, candidates]
         weights = self.gamma * np.square(cosines)
         difficulty = np.asarray(pool.signals["difficulty"])
-        return pick_and_lower(difficulty, graph.rows, weights, count, self.num_neighbors), {}
+        return Picks(pick_and_lower(difficulty, graph.rows, weights, count, self.num_neighbors))

@@ -10,7 +10,7 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.blocks import centroid_cosines
 from coincide_pl.selection.clustering import spherical_kmeans
 from coincide_pl.selection.ranking import ranked
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
 class SelfSup(Selector):
@@ -21,6 +21,7 @@ class SelfSup(Selector):
     """
 
     signals: ClassVar[tuple[str, ...]] = ("mean_token",)
+    by_all_processes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -50,14 +51,16 @@ class SelfSup(Selector):
         self.num_iterations = num_iterations
         self.seed = seed
 
-    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` farthest or nearest."""
         features = pool.signals["mean_token"]
-        clusters = spherical_kmeans(features, self.num_clusters, self.num_iterations, self.seed)
+        clusters = spherical_kmeans(
+            features, self.num_clusters, self.num_iterations, self.seed, device=pool.device
+        )
         cosines = centroid_cosines(features, clusters.centroids, clusters.labels)
         indices = ranked(cosines, count, "lowest" if self.keep == "hard" else "highest")
         sizes, kept = (
             np.bincount(labels, minlength=self.num_clusters)
             for labels in (clusters.labels, clusters.labels[indices])
         )
-        return indices, {"size": sizes, "selected": kept}
+        return Picks(indices, {"size": sizes, "selected": kept})

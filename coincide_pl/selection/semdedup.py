@@ -10,7 +10,7 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.blocks import Rows, centroid_cosines, float_rows
 from coincide_pl.selection.clustering import spherical_kmeans
 from coincide_pl.selection.ranking import ranked
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector
 
 BLOCK = 2048
 """Rows of a cluster compared at once."""
@@ -27,6 +27,7 @@ class SemDeDup(Selector):
     """
 
     signals: ClassVar[tuple[str, ...]] = ("last_token",)
+    by_all_processes: ClassVar[bool] = True
 
     def __init__(
         self, num_clusters: int = 10000, num_iterations: int = 50, seed: int = 1234
@@ -48,10 +49,12 @@ class SemDeDup(Selector):
         self.num_iterations = num_iterations
         self.seed = seed
 
-    def pick(self, pool: Pool, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def pick(self, pool: Pool, count: int) -> Picks:
         """Clusters, measures redundancy, and keeps the `count` least redundant."""
         features = pool.signals["last_token"]
-        clusters = spherical_kmeans(features, self.num_clusters, self.num_iterations, self.seed)
+        clusters = spherical_kmeans(
+            features, self.num_clusters, self.num_iterations, self.seed, device=pool.device
+        )
         to_centroid = centroid_cosines(features, clusters.centroids, clusters.labels)
         order = np.lexsort((to_centroid, clusters.labels))  # of equals, the lower row first
         sizes = np.bincount(clusters.labels, minlength=self.num_clusters)
@@ -60,7 +63,7 @@ class SemDeDup(Selector):
             redundancy[members] = redundancies(features, members)
         indices = ranked(redundancy, count, "lowest")
         kept = np.bincount(clusters.labels[indices], minlength=self.num_clusters)
-        return indices, {"size": sizes, "selected": kept}
+        return Picks(indices, {"size": sizes, "selected": kept})
 
 
 def redundancies(features: Rows, members: np.ndarray) -> np.ndarray:

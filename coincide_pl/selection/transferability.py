@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.selection.exact import rounded_unit
 
 Modality = Literal["text", "visual", "both"]
 
@@ -45,20 +46,25 @@ def transferability(
             f"centroids of shape {tuple(rows.shape)} do not divide into {num_layers} layers "
             "of a visual and a text half"
         )
-    halves = rows.double().reshape(len(rows), num_layers, 2, -1)
+    halves = rows.reshape(len(rows), num_layers, 2, -1)
     if modality != "both":
         halves = halves[:, :, ("visual", "text").index(modality)]
-    unit = torch.nn.functional.normalize(halves.reshape(len(rows), -1), dim=1)
+    unit = rounded_unit(halves.reshape(len(rows), -1))
     scores = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
     for start in range(0, len(rows), 1024):
         cosines = unit[start : start + 1024] @ unit.T
         here = torch.arange(len(cosines), device=rows.device)
         if exclude_above is None:
             cosines[here, here + start] = 0
-            scores[start : start + 1024] = cosines.sum(1) / max(len(rows) - 1, 1)
+            scores[start : start + 1024] = row_sums(cosines) / max(len(rows) - 1, 1)
         else:
             kept = cosines <= exclude_above
             counts = kept.sum(1)
-            means = (cosines * kept).sum(1) / counts.clamp(min=1)
+            means = row_sums(cosines * kept) / counts.clamp(min=1)
             scores[start : start + 1024] = torch.where(counts > 0, means, exclude_above)
     return scores.numpy() if isinstance(centroids, np.ndarray) else scores
+
+
+def row_sums(matrix: torch.Tensor) -> torch.Tensor:
+    """Sum of each row in one order, whatever the number of rows and threads."""
+    return torch.from_numpy(matrix.cpu().numpy().sum(1)).to(matrix.device)

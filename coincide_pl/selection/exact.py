@@ -1,0 +1,27 @@
+"""Numbers rounded so that sums of their products are exact in float64, in whatever order."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STEP = 2.0**-24
+"""Entries of unit vectors are multiples of it, as float16 numbers are; a float32 holds them."""
+
+
+def rounded_unit(vectors: Tensor) -> Tensor:
+    """Vectors of norm 1 (zero stays zero), entries rounded to multiples of 2^-24.
+
+    The inner product of two such, or of one with a float16 vector of norm 1, is a sum of multiples
+    of 2^-48 that never exceeds 2: a float64 holds it without rounding.
+
+    Args:
+        vectors: [K, D], any float dtype.
+
+    Returns:
+        float64 [K, D].
+    """
+    unit = vectors.double()
+    # numpy sums each row in one order; torch's order depends on the number of threads.
+    norms = torch.from_numpy(unit.square().cpu().numpy().sum(1)).sqrt_().to(unit.device)
+    return (unit / (norms.clamp_(min=1e-30) * STEP)[:, None]).round_().mul_(STEP)

@@ -1,0 +1,98 @@
+"""Whether a clustering is any good: sizes, and how alike its centroids are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from coincide_pl.errors import SelectionError
+from coincide_pl.selection.exact import rounded_unit
+
+SAME = 1 - 1e-5
+"""Centroids of a larger cosine are the same."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """Figures of a clustering.
+
+    Attributes:
+        clusters: K.
+        empty: clusters without a sample.
+        smallest: size of the smallest cluster.
+        median: size of the median cluster.
+        largest: size of the largest cluster.
+        imbalance: K Σ n_i² / N², 1 where all are of one size (Faiss's imbalance factor).
+        nearest_median: median over centroids of the cosine with the most similar other one.
+        nearest_maximum: the largest of these.
+        collapsed: share of centroids that equal another one.
+    """
+
+    clusters: int
+    empty: int
+    smallest: int
+    median: float
+    largest: int
+    imbalance: float
+    nearest_median: float
+    nearest_maximum: float
+    collapsed: float
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Name and value of each."""
+        return asdict(self)
+
+    def check(self) -> None:
+        """Refuse clusters most of whose centroids are the same.
+
+        Raises:
+            SelectionError: saying how many, and what to try.
+        """
+        if self.collapsed > 0.5:
+            raise SelectionError(
+                f"clustering collapsed: {round(self.collapsed * self.clusters)} of {self.clusters} "
+                f"centroids equal another one, {self.empty} clusters are empty, the largest has "
+                f"{self.largest} samples; check that the features differ, try fewer clusters "
+                "(num_clusters), another seed, or restarts"
+            )
+
+
+def health(labels: np.ndarray, centroids: np.ndarray) -> Health:
+    """Figures of a clustering.
+
+    Args:
+        labels: int [N].
+        centroids: [K, D].
+    """
+    sizes = np.bincount(labels, minlength=len(centroids))
+    nearest = nearest_cosines(centroids)
+    total = max(int(sizes.sum()), 1)
+    return Health(
+        clusters=len(sizes),
+        empty=int((sizes == 0).sum()),
+        smallest=int(sizes.min()),
+        median=float(np.median(sizes)),
+        largest=int(sizes.max()),
+        imbalance=float(len(sizes) * (sizes.astype(np.float64) ** 2).sum() / total**2),
+        nearest_median=float(np.median(nearest)),
+        nearest_maximum=float(nearest.max()),
+        collapsed=float((nearest > SAME).mean()),
+    )
+
+
+def nearest_cosines(centroids: np.ndarray) -> np.ndarray:
+    """Cosine of each centroid with the most similar other one, float64 [K]; -1 for an only one."""
+    unit = rounded_unit(torch.from_numpy(np.asarray(centroids)))
+    nearest = torch.full((len(unit),), -1.0, dtype=torch.float64)
+    for start in range(0, len(unit), 1024):
+        rest = unit[start:]
+        cosines = rest[:1024] @ rest.T
+        here = torch.arange(len(cosines))
+        cosines[here, here] = -1
+        nearest[start:].clamp_(min=cosines.amax(0))
+        mine = nearest[start : start + len(cosines)]
+        torch.maximum(mine, cosines.amax(1), out=mine)
+    return nearest.numpy()

@@ -1,0 +1,178 @@
+"""Lost if these fail: the same clusters whatever the memory, threads and interruptions."""
+
+import hashlib
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from coincide_pl.errors import SelectionError
+from coincide_pl.selection import clustering
+from coincide_pl.selection.cache import Cache
+from coincide_pl.selection.clustering import choose_method, spherical_kmeans
+from coincide_pl.selection.health import health
+from coincide_pl.selection.rows import Rows
+
+
+def mixture(n=1500, width=96, groups=40, noise=0.35, seed=0):
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(groups, width))
+    owner = random.integers(0, groups, n)
+    x = centres[owner] + noise * 3 * random.normal(size=(n, width))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16), owner
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    x, _ = mixture()
+    np.save(tmp_path / "x.npy", x)
+    return np.load(tmp_path / "x.npy", mmap_mode="r")
+
+
+def test_rows_are_read_from_the_file_as_from_memory(mapped):
+    whole, random = np.array(mapped), np.random.default_rng(0)
+    rows = Rows(mapped)
+    for count in (0, 1, 7, 800, 1500):
+        some = np.sort(random.choice(1500, count, replace=False))
+        np.testing.assert_array_equal(rows.gather(some), whole[some])
+        part = np.sort(random.choice(count, count // 2, replace=False))
+        np.testing.assert_array_equal(rows.subset(some).gather(part), whole[some][part])
+    for height in (1, 64, 4000):
+        parts = [block for _, block in rows.blocks(height)]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_exact_is_what_faiss_finds_from_the_same_start():
+    x, _ = mixture()
+    ours = spherical_kmeans(x, 30, 50, seed=3, method="exact")
+    start = x[np.random.default_rng(3).choice(1500, 30, replace=False)].astype(np.float32)
+    theirs = faiss.Kmeans(96, 30, niter=50, spherical=True, max_points_per_centroid=1500)
+    theirs.train(x.astype(np.float32), init_centroids=start)
+    labels = theirs.index.search(x.astype(np.float32), 1)[1][:, 0]
+    assert (labels == ours.labels).mean() > 0.99
+    np.testing.assert_allclose(np.linalg.norm(ours.centroids, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["exact", "projected", "two_level"])
+def test_nothing_but_data_and_settings_changes_the_clusters(mapped, method, monkeypatch):
+    def run(features, memory=1 << 26):
+        return spherical_kmeans(features, 40, 12, method=method, projection=32, memory=memory)
+
+    first = run(np.array(mapped))
+    others = [run(mapped), run(mapped, 1 << 20), run(mapped, 1 << 17)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if threads > 1 else 2)
+    others.append(run(mapped))
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(clustering, "MANY", 1)
+    for dtype in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr(clustering, "fastest", lambda device, dtype=dtype: dtype)
+        others.append(run(mapped))
+    for other in others:
+        np.testing.assert_array_equal(other.labels, first.labels)
+        np.testing.assert_array_equal(other.centroids, first.centroids)
+        assert other.health == first.health
+
+
+def test_the_clusters_are_these_with_any_version_of_the_libraries():
+    """Features of whole sixteenths: a change here changes the selections that users published."""
+    x = np.random.default_rng(5).integers(-3, 4, (600, 24)).astype(np.float16) / 16
+    labels = spherical_kmeans(x, 20, 30, method="exact").labels
+    digest = hashlib.blake2b(labels.astype("<i8").tobytes(), digest_size=8).hexdigest()
+    assert digest == "7bd589173a4c75dd"
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["exact", "projected"])
+def test_a_killed_clustering_goes_on(mapped, method, tmp_path, monkeypatch):
+    whole = spherical_kmeans(mapped, 40, 12, method=method, projection=32)
+    monkeypatch.setattr(clustering, "KEEP_EVERY", -1.0)
+    keeper = Cache(tmp_path, {"made": "from"})
+    assign, calls = clustering.Assigner.assign_to, []
+
+    def watched(self, *args):
+        calls.append(None)
+        if len(calls) == 5:
+            raise Stop
+        return assign(self, *args)
+
+    monkeypatch.setattr(clustering.Assigner, "assign_to", watched)
+    arguments = {"method": method, "projection": 32, "keeper": keeper}
+    with pytest.raises(Stop):
+        spherical_kmeans(mapped, 40, 12, **arguments)
+    again = spherical_kmeans(mapped, 40, 12, **arguments)
+    assert len(calls) <= 5 + 9 + 1  # the iterations that were left, and the last assignment
+    np.testing.assert_array_equal(again.labels, whole.labels)
+    np.testing.assert_array_equal(again.centroids, whole.centroids)
+
+
+@pytest.mark.parametrize("method", ["projected", "two_level"])
+def test_fewer_dimensions_find_clusters_that_lie_apart(method):
+    x, owner = mixture(groups=12, noise=0.05, width=256)
+    labels = spherical_kmeans(x, 36, 30, method=method, projection=64).labels
+    pure = [len(set(owner[labels == c].tolist())) <= 1 for c in range(36)]
+    assert all(pure)
+
+
+def test_the_sketch_keeps_inner_products():
+    x, _ = mixture(n=200, width=5000)
+    setting = clustering.Setting(1, 0, 1 << 24, torch.device("cpu"))
+    narrow = clustering.sketch(Rows(x), 512, setting).astype(np.float64)
+    error = narrow @ narrow.T - x.astype(np.float64) @ x.astype(np.float64).T
+    assert abs(error.mean()) < 0.01
+    assert error.std() < 1.5 / 512**0.5
+    odd = clustering.sketch(Rows(x[:, :700]), 512, setting).astype(np.float64)  # no multiple
+    assert (odd @ odd.T - x[:, :700].astype(float) @ x[:, :700].T.astype(float)).std() < 0.02
+
+
+def test_auto_goes_by_size_and_says_when_it_is_not_exact(caplog):
+    assert choose_method(186_000, 20480, 2500, 50, 512) == "exact"
+    assert not caplog.text
+    assert choose_method(665_298, 20480, 10_000, 50, 512) == "projected"
+    assert "other clusters than exact" in caplog.text
+    assert choose_method(10**8, 20480, 1_500_000, 50, 512) == "two_level"
+    assert choose_method(10**8, 512, 1_500_000, 50, 512) == "exact"
+
+
+def test_collapse_and_restarts():
+    same = np.ones((60, 24), np.float16) / 5
+    with pytest.raises(SelectionError, match=r"collapsed: 5 of 5 centroids .* restarts"):
+        spherical_kmeans(same, 5)
+    assert spherical_kmeans(same, 1).health.collapsed == 0
+    x = np.vstack([same, np.eye(24, dtype=np.float16)])
+    with pytest.raises(SelectionError, match="collapsed"):
+        spherical_kmeans(x, 20, 0, seed=8)
+    found = spherical_kmeans(x, 20, 0, seed=8, restarts=60)
+    assert found.seed > 8
+    assert found.health.collapsed <= 0.5
+
+
+def test_health_figures():
+    centroids = np.array([[1, 0], [1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    labels = np.array([0, 0, 0, 2, 3, 3])
+    figures = health(labels, centroids)
+    assert (figures.clusters, figures.empty, figures.smallest, figures.largest) == (4, 1, 0, 3)
+    assert figures.imbalance == pytest.approx(4 * (9 + 1 + 4) / 36)
+    assert figures.collapsed == 0.5
+    assert figures.nearest_maximum == pytest.approx(1)
+    assert figures.nearest_median == pytest.approx((1 + 0.8) / 2)
+
+
+@pytest.mark.parametrize("k", [1, 60])
+def test_one_cluster_and_as_many_as_samples(k):
+    x, _ = mixture(n=60)
+    found = spherical_kmeans(x, k)
+    assert len(set(found.labels.tolist())) == k
+
+
+@pytest.mark.parametrize("method", ["exact", "projected"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_is_named(method, value):
+    x, _ = mixture(n=200)
+    x[117, 5] = value
+    with pytest.raises(SelectionError, match="record 117 "):
+        spherical_kmeans(x, 5, method=method, projection=16)
