@@ -14,9 +14,10 @@ import torch
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.budgets import Walk, walk
 from coincide_pl.selection.cache import Cache
-from coincide_pl.selection.clustering import Clusters, Method, group_size, spherical_kmeans
+from coincide_pl.selection.clustering import Clusters, Method, spherical_kmeans
 from coincide_pl.selection.health import Health
 from coincide_pl.selection.kernels import MEMORY, check_bandwidth
+from coincide_pl.selection.processes import group_size
 from coincide_pl.selection.rows import Rows
 from coincide_pl.selection.selector import Picks, Pool, Selector, target_count
 from coincide_pl.selection.transferability import Modality, transferability

@@ -13,8 +13,10 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from coincide_pl.selection.clustering import KEEP_EVERY, Keeper, group_size, summed
+from coincide_pl.selection.assigner import Keeper
+from coincide_pl.selection.clustering import KEEP_EVERY
 from coincide_pl.selection.kernels import Kernel, fits, mean_density, members
+from coincide_pl.selection.processes import group_size, summed
 from coincide_pl.selection.rows import Rows
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection import clustering
+from coincide_pl.selection import assigner, clustering
 from coincide_pl.selection.cache import Cache
 from coincide_pl.selection.clustering import choose_method, spherical_kmeans
 from coincide_pl.selection.health import health
 from coincide_pl.selection.rows import Rows
+from coincide_pl.selection.sketch import sketch
 
 
 def mixture(n=1500, width=96, groups=40, noise=0.35, seed=0):
@@ -65,9 +66,9 @@ def test_nothing_but_data_and_settings_changes_the_clusters(mapped, method, monk
     torch.set_num_threads(1 if threads > 1 else 2)
     others.append(run(mapped))
     torch.set_num_threads(threads)
-    monkeypatch.setattr(clustering, "MANY", 1)
+    monkeypatch.setattr(assigner, "MANY", 1)
     for dtype in (torch.bfloat16, torch.float32):
-        monkeypatch.setattr(clustering, "fastest", lambda device, dtype=dtype: dtype)
+        monkeypatch.setattr(assigner, "fastest", lambda device, dtype=dtype: dtype)
         others.append(run(mapped))
     for other in others:
         np.testing.assert_array_equal(other.labels, first.labels)
@@ -92,7 +93,7 @@ def test_a_killed_clustering_goes_on(mapped, method, tmp_path, monkeypatch):
     whole = spherical_kmeans(mapped, 40, 12, method=method, projection=32)
     monkeypatch.setattr(clustering, "KEEP_EVERY", -1.0)
     keeper = Cache(tmp_path, {"made": "from"})
-    assign, calls = clustering.Assigner.assign_to, []
+    assign, calls = assigner.Assigner.assign_to, []
 
     def watched(self, *args):
         calls.append(None)
@@ -100,7 +101,7 @@ def test_a_killed_clustering_goes_on(mapped, method, tmp_path, monkeypatch):
             raise Stop
         return assign(self, *args)
 
-    monkeypatch.setattr(clustering.Assigner, "assign_to", watched)
+    monkeypatch.setattr(assigner.Assigner, "assign_to", watched)
     arguments = {"method": method, "projection": 32, "keeper": keeper}
     with pytest.raises(Stop):
         spherical_kmeans(mapped, 40, 12, **arguments)
@@ -120,12 +121,12 @@ def test_fewer_dimensions_find_clusters_that_lie_apart(method):
 
 def test_the_sketch_keeps_inner_products():
     x, _ = mixture(n=200, width=5000)
-    setting = clustering.Setting(1, 0, 1 << 24, torch.device("cpu"))
-    narrow = clustering.sketch(Rows(x), 512, setting).astype(np.float64)
+    setting = assigner.Setting(1, 0, 1 << 24, torch.device("cpu"))
+    narrow = sketch(Rows(x), 512, setting).astype(np.float64)
     error = narrow @ narrow.T - x.astype(np.float64) @ x.astype(np.float64).T
     assert abs(error.mean()) < 0.01
     assert error.std() < 1.5 / 512**0.5
-    odd = clustering.sketch(Rows(x[:, :700]), 512, setting).astype(np.float64)  # no multiple
+    odd = sketch(Rows(x[:, :700]), 512, setting).astype(np.float64)  # no multiple
     assert (odd @ odd.T - x[:, :700].astype(float) @ x[:, :700].T.astype(float)).std() < 0.02
 
 

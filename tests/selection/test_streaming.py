@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from coincide_pl.selection import Coincide, Pool, clustering, density, greedy_mmd, within
+from coincide_pl.selection import Coincide, Pool, density, greedy_mmd, within
 from coincide_pl.selection.cache import Cache
 from coincide_pl.selection.kernels import Kernel, fits
 from coincide_pl.selection.rows import Rows
@@ -153,7 +154,7 @@ def test_so_few_that_most_clusters_get_nothing_and_so_many_that_all_are_taken(ma
 def test_densities_without_self_from_the_same_means():
     x, labels = features(60, groups=3), np.arange(60) % 3
     state = within.Within.unknown(labels, 3)
-    reading = within.Reading(Rows(x), 1.0, 1 << 26, clustering.torch.device("cpu"))
+    reading = within.Reading(Rows(x), 1.0, 1 << 26, torch.device("cpu"))
     within.read_clusters(state, reading)
     for with_self in (True, False):
         np.testing.assert_allclose(
