@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 BUCKET = math.log(1.125)
 """Lengths within about 12 % of each other count as alike."""
 MEGABATCH = 50
-"""Batches whose rows are sorted by length together, while shuffled otherwise."""
+"""Batches whose rows are roughly sorted by length together, while shuffled otherwise."""
 
 Plan = list[np.ndarray]
 
@@ -35,7 +35,7 @@ def plan_in_order(
         int64 arrays of row indices.
     """
     rows = np.arange(len(lengths)) if rows is None else np.asarray(rows)
-    buckets = np.floor(np.log1p(lengths[rows]) / BUCKET)
+    buckets = _buckets(lengths[rows])
     order = rows[np.lexsort((rows, image_codes[rows], buckets, image_codes[rows] < 0))]
     return _cut(order, batch_size)
 
@@ -52,7 +52,9 @@ def plan_shuffled(
     """Batches for training: shuffled, yet of like lengths and one modality each.
 
     The rows with and those without images are permuted apart; stretches of `MEGABATCH` batches are
-    sorted by length; the batches are shuffled. At most one batch of a modality is not full.
+    sorted by length, as roughly as padding allows; the batches are shuffled. At most one batch of
+    a modality is not full. (Sorted exactly, rows of equal length would always meet: a batch would
+    be one question asked over and over, or one answer.)
 
     Args:
         lengths: [N].
@@ -72,8 +74,13 @@ def plan_shuffled(
         mixed = random.permutation(rows[has_image[rows] == modality])
         for start in range(0, len(mixed), MEGABATCH * batch_size):
             stretch = mixed[start : start + MEGABATCH * batch_size]
-            batches += _cut(stretch[np.argsort(lengths[stretch], kind="stable")], batch_size)
+            order = np.argsort(_buckets(lengths[stretch]), kind="stable")
+            batches += _cut(stretch[order], batch_size)
     return [batches[i] for i in random.permutation(len(batches))]
+
+
+def _buckets(lengths: np.ndarray) -> np.ndarray:
+    return np.floor(np.log1p(lengths) / BUCKET)
 
 
 def _cut(order: np.ndarray, batch_size: int) -> Plan:

@@ -106,6 +106,8 @@ def tiny_llava(
             num_attention_heads=num_heads,
             num_key_value_heads=num_heads,
             max_position_embeddings=2048,
+            # The usual 0.02 is meant for widths of thousands; narrow layers would pass on nothing.
+            initializer_range=hidden_size**-0.5,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,

@@ -5,6 +5,7 @@ around them in a few shared directions and a little in all; each layer's visual 
 norm 1, all divided by sqrt(2 layers). Nothing of it is fitted to a method.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,9 @@ def write_features(path: Path, count: int, width: int, components: int, seed: in
     header = {"descr": "<f2", "fortran_order": False, "shape": (count, width)}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for start in track(range(0, count, BLOCK), f"{count} rows", transient=True):
+        for start in track(
+            range(0, count, BLOCK), f"{count} rows", transient=True, disable=not sys.stderr.isatty()
+        ):
             own = places[owner[start : start + BLOCK]]
             rows = (own + 0.5 * torch.randn(own.shape)) @ shared
             rows.add_(torch.randn(rows.shape), alpha=0.5).add_(0.7)

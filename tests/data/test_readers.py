@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coincide_pl.data.readers import EasyVQA, LlavaJson, llava
@@ -125,6 +125,7 @@ JSON = st.recursive(
 
 
 @settings(max_examples=60, deadline=None)
+@example([0.5, 1e22, -3e-7], 3, False)
 @given(st.lists(JSON, max_size=6), st.sampled_from([3, 17, 1 << 22]), st.booleans())
 def test_streamed_json_is_what_json_says(tmp_path_factory, items, buffer, lines):
     path = tmp_path_factory.mktemp("json") / "data.json"

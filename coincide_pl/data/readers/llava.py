@@ -156,7 +156,7 @@ def json_items(path: Path) -> Iterator[Any]:
                     if start == len(buffer):
                         raise json.JSONDecodeError("the text ends early", buffer, start)
                     item, stop = decoder.raw_decode(buffer, start)
-                    if stop == len(buffer):  # a number may go on in the next block
+                    if not buffer[stop:].strip(".eE+-"):  # a number may go on in the next block
                         more = file.read(BUFFER)
                         if more:
                             buffer, start = buffer[start:] + more, 0
