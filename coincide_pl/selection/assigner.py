@@ -201,26 +201,27 @@ class Nearest:
         rows = torch.from_numpy(block).to(self.device)
         error = self.error * torch.from_numpy(norms).to(self.device)
         products = rows.to(self.dtype) @ self.near.T  # [b, k]
-        best = products.max(1)
-        least = best.values.float()
+        best = products.amax(1).float()
+        least = best
         if own is not None:
             least = least.maximum(torch.from_numpy(own[1]).to(self.device))
         least = least - 2 * error
         least = (least - 2 * self.rounding * least.abs()).to(products.dtype)  # never rounded up
-        choices = products >= least[:, None]
+        flat = nonzeros(products >= least[:, None])
+        row, which = flat // products.shape[1], flat % products.shape[1]
+        number, choices = self.numbers[which], np.bincount(row, minlength=len(block))
         if own is None:
-            labels = self.numbers[best.indices.cpu().numpy()]
-            scores = best.values.float().cpu().numpy()
-            open_rows = torch.nonzero(choices.sum(1) > 1)[:, 0]
+            labels, scores = np.empty(len(block), np.int64), best.cpu().numpy()
+            clear = choices[row] == 1
+            labels[row[clear]] = number[clear]
+            row, number, which = row[~clear], number[~clear], which[~clear]
         else:
             labels, scores = own[0].copy(), own[1].copy()
-            open_rows = torch.nonzero(choices.any(1))[:, 0]
-        if len(open_rows):
-            place, which = choices[open_rows].nonzero(as_tuple=True)
-            about = products[open_rows[place], which].float().cpu().numpy()
-            row, number = open_rows[place].cpu().numpy(), self.numbers[which.cpu().numpy()]
+        if len(row):
+            place = torch.from_numpy(row).to(self.device), torch.from_numpy(which).to(self.device)
+            about = products[place].float().cpu().numpy()
             if own is not None:
-                again = open_rows.cpu().numpy()
+                again = np.flatnonzero(choices)
                 row, number = np.append(row, again), np.append(number, own[0][again])
                 about = np.append(about, own[1][again])
             order = np.lexsort((number, -self._exact(rows, row, number), row))
@@ -270,6 +271,13 @@ def zero_unless_finite(block: np.ndarray, rows: Rows, start: int) -> int:
     block[bad] = 0
     row = start + int(bad[-1])
     return row if rows.chosen is None else int(rows.chosen[row])
+
+
+def nonzeros(mask: torch.Tensor) -> np.ndarray:
+    """Flat places of what is true, ascending."""
+    if mask.device.type == "cpu":
+        return np.flatnonzero(mask.numpy())
+    return mask.flatten().nonzero()[:, 0].cpu().numpy()
 
 
 def take(block: np.ndarray, mask: np.ndarray) -> np.ndarray:
