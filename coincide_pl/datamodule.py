@@ -21,7 +21,7 @@ from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.loader import BatchLoader
 from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Records
-from coincide_pl.errors import DataError, SelectionError, on_first_process
+from coincide_pl.errors import CoincideError, DataError, SelectionError, on_first_process
 from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.selection import Pool, Selection, Selector
 from coincide_pl.selection.cache import Cache, NoCache
@@ -187,7 +187,13 @@ class InstructionData(lightning.LightningDataModule):
         assert selector is not None
         count = target_count(self.fraction, len(self.records))
         pool = self._pool(selector, strategy.root_device)
-        chosen = selector.select(pool, count) if selector.by_all_processes else None
+        chosen: Selection | None = None
+        if selector.by_all_processes:
+            try:
+                chosen = selector.select(pool, count)
+            except CoincideError as error:
+                error.shared = True  # the data and settings are the same for all
+                raise
 
         def save() -> None:
             (chosen or selector.select(pool, count)).save(path)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from coincide_pl.errors import SelectionError
+
 READERS = 8
 """Reads under way at once, where rows lie apart: disks answer several faster than one by one."""
 
@@ -88,7 +90,7 @@ class Rows:
         while view:
             count = os.preadv(self._file, [view], at)
             if count == 0:
-                raise OSError(f"{self.features.filename}: truncated while it was read")
+                raise SelectionError(f"{self.features.filename}: truncated while it was read")
             view, at = view[count:], at + count
 
     def blocks(self, height: int) -> Iterator[tuple[slice, np.ndarray]]:
