@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def compare(runs: list[Run], full: str, output: str) -> None:
     write_text(folder / "comparison.csv", text.getvalue())
     write_text(folder / "comparison.md", "\n".join(markdown(part) for part in parts.values()))
     draw(rows, full, folder / "comparison.png")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     for title, (header, *lines) in parts.items():
         printed = Table(*header, title=title)
         for column in printed.columns[1:]:

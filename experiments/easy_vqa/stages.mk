@@ -6,20 +6,17 @@ SIZE ?= full
 HERE := experiments/easy_vqa
 LIGHTNING := $(BIN)/lightning
 
+CAPTIONS := 10000
 ifeq ($(SIZE),demo)
-CAPTIONS := 6000
-PATCH := 16
-START_EPOCHS := 2
-EPOCHS := 1
+START_EPOCHS := 4
+EPOCHS := 4
 else
-CAPTIONS := 20000
-PATCH := 8
-START_EPOCHS := 3
+START_EPOCHS := 8
 EPOCHS := 8
 endif
 
-SMALL := --hidden_size=64 --vision_hidden_size=64 --vision_num_layers=2 --patch_size=16
-LARGE := --hidden_size=128 --vision_hidden_size=96 --vision_num_layers=3 --patch_size=$(PATCH)
+SMALL := --hidden_size=64 --num_layers=2 --vision_hidden_size=64 --vision_num_layers=2 --patch_size=8
+LARGE := --hidden_size=96 --num_layers=2 --vision_hidden_size=64 --vision_num_layers=2 --patch_size=8
 BUDGETS := coincide random all
 
 .PHONY: all
