@@ -1,8 +1,7 @@
 """Draw captioned shapes for the alignment stage, as a LLaVA-format file with images.
 
-Each image shows one shape, as easy-VQA's do. Half of them come with a caption that names colour and
-shape, half with two short statements that are true or false, as likely as not. Nothing of easy-VQA
-itself is used, neither images nor questions.
+Each image shows one shape, as easy-VQA's do, and its caption names colour and shape; nothing of
+easy-VQA itself is used.
 """
 
 import json
@@ -41,12 +40,7 @@ def captions(output: str, count: int, seed: int = 1) -> None:
     for number in track(range(count), "drawing", disable=not sys.stdout.isatty()):
         colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
         picture(rng, colour, shape).save(folder / "images" / f"{number}.png")
-        if number % 2:
-            pairs = [("describe the image.", f"a {colour} {shape}.")]
-        else:
-            pairs = [statement(rng, colour, shape) for _ in range(2)]
-        turns = [turn for said, answer in pairs for turn in (("human", said), ("gpt", answer))]
-        turns[0] = ("human", f"<image>\n{turns[0][1]}")
+        turns = [("human", "<image>\ndescribe the image."), ("gpt", f"a {colour} {shape}.")]
         items.append(
             {
                 "id": str(number),
@@ -55,15 +49,6 @@ def captions(output: str, count: int, seed: int = 1) -> None:
             }
         )
     (folder / "captions.json").write_text(json.dumps(items))
-
-
-def statement(rng: random.Random, colour: str, shape: str) -> tuple[str, str]:
-    """A statement about the colour or the shape, and whether it is true."""
-    about_colour, true = rng.random() < 0.4, rng.random() < 0.5
-    names, own = (list(COLOURS), colour) if about_colour else (list(SHAPES), shape)
-    said = own if true else rng.choice([name for name in names if name != own])
-    this = f"this is {said}." if about_colour else f"this is a {said}."
-    return rng.choice((f"{said}.", this, f"it does show {said}.")), str(true).lower()
 
 
 def picture(rng: random.Random, colour: str, shape: str) -> Image.Image:

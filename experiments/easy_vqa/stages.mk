@@ -6,12 +6,12 @@ SIZE ?= full
 HERE := experiments/easy_vqa
 LIGHTNING := $(BIN)/lightning
 
-CAPTIONS := 10000
+CAPTIONS := 12000
 ifeq ($(SIZE),demo)
-START_EPOCHS := 4
-EPOCHS := 4
+START_EPOCHS := 3
+EPOCHS := 3
 else
-START_EPOCHS := 8
+START_EPOCHS := 5
 EPOCHS := 8
 endif
 
