@@ -140,7 +140,7 @@ def test_wrong_images(command, llava, tiny, tmp_path, damage, said, workers):
         *("--trainer.enable_progress_bar=false", "--trainer.max_epochs=1"),
         f"--trainer.default_root_dir={tmp_path}/run",
     )
-    refused(result, str(image), said, f"{llava}: record 2 (id 'r2')", "'image'")
+    refused(result, str(image), said, f"{llava}: record ", "2 (id 'r", "'image'")  # 2, 12, ... 52
 
 
 def test_wrong_checkpoints(command, llava, tmp_path):
