@@ -154,7 +154,7 @@ def choose_method(
     method: Method = "projected" if products * projection <= PROJECTED else "two_level"
     log.warning(
         "clustering: exact would take up to %.1e operations, so rows are compared in %d dimensions "
-        "(%s); this gives other clusters than exact, as much as another seed does (README of "
+        "(%s); this gives other clusters than exact, about as another seed does (README of "
         "experiments/benchmarks); on a GPU set data.selector.clustering=exact",
         products * width,
         projection,
