@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 FLOATS = 1 << 25
 """Numbers of a block, 128 MiB in float32."""
@@ -46,10 +48,9 @@ def float_rows(
     features: Rows, rows: slice | np.ndarray, normalize: bool, dtype: type[np.floating] = np.float32
 ) -> np.ndarray:
     """Some rows as floats, contiguous, of norm 1 if so wanted; a row of zeros stays."""
-    block = np.ascontiguousarray(features[rows], dtype)
-    if normalize:
-        block = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
-    return block
+    read = torch.from_numpy(np.require(features[rows], requirements="W"))  # no view of the file
+    block = read.to(torch.float64 if dtype is np.float64 else torch.float32)
+    return (functional.normalize(block, dim=1, out=block) if normalize else block).numpy()
 
 
 def centroid_cosines(features: Rows, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:

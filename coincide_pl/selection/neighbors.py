@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import faiss
 import numpy as np
+import torch
 
 from coincide_pl.selection.blocks import Rows, blocks, float_rows
 
@@ -20,6 +21,8 @@ PER_LIST = 40
 """Samples per list that its lists are learned from."""
 FOR_COMPONENTS = 20_000
 """Samples that its components are learned from."""
+IN_CACHE = 1 << 20
+"""Numbers that are gathered at a time to be measured, 4 MiB."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def nearest_neighbors(
     asked = min(n, k + 1 + k // 2)  # itself, and some to choose from
     rows = np.empty((n, k), np.int32)
     distances = np.empty((n, k), np.float32)
-    for part in blocks(n, width * asked):
+    for part in blocks(n, width):
         own = float_rows(features, part, normalize)  # [B, D]
         found = index.search(own if project is None else project.apply(own), asked)[1]
         here = np.arange(part.start, part.stop)
@@ -84,9 +87,14 @@ def _measured(
     features: Rows, own: np.ndarray, here: np.ndarray, found: np.ndarray, k: int, normalize: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest among rows found [B, asked], by their distance from `own` [B, D]."""
-    there = float_rows(features, np.maximum(found, 0).ravel(), normalize)
-    difference = there.reshape(*found.shape, -1) - own[:, None]
-    squared = np.einsum("bad,bad->ba", difference, difference)
+    squared = np.empty(found.shape, np.float32)
+    step = max(1, IN_CACHE // (own.shape[1] * found.shape[1]))
+    for i in range(0, len(own), step):
+        some = found[i : i + step]
+        there = float_rows(features, np.maximum(some, 0).ravel(), normalize)
+        apart = torch.from_numpy(there.reshape(*some.shape, -1))
+        apart -= torch.from_numpy(own[i : i + step, None])
+        squared[i : i + step] = apart.square_().sum(2).numpy()
     squared[(found < 0) | (found == here[:, None])] = np.inf
     order = np.lexsort((found, squared), axis=1)[:, :k]
     distances = np.take_along_axis(squared, order, 1)

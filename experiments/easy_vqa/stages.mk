@@ -8,11 +8,11 @@ LIGHTNING := $(BIN)/lightning
 
 CAPTIONS := 12000
 ifeq ($(SIZE),demo)
-START_EPOCHS := 3
-EPOCHS := 3
-else
 START_EPOCHS := 5
-EPOCHS := 8
+EPOCHS := 2
+else
+START_EPOCHS := 6
+EPOCHS := 6
 endif
 
 SMALL := --hidden_size=64 --num_layers=2 --vision_hidden_size=64 --vision_num_layers=2 --patch_size=8
