@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import re
@@ -216,7 +217,10 @@ def main(args: list[str] | None = None) -> None:
         if words and words[0] in FUNCTIONS:
             parser = Parser(prog=f"coincide {words[0]}", description=FUNCTIONS[words[0]].__doc__)
             parser.add_argument("--config", action="config")
-            parser.add_function_arguments(FUNCTIONS[words[0]], fail_untyped=False)
+            many = {"runs"} & set(inspect.signature(FUNCTIONS[words[0]]).parameters)
+            for name in many:
+                parser.add_argument(name, nargs="+", help="directories of runs")
+            parser.add_function_arguments(FUNCTIONS[words[0]], fail_untyped=False, skip=many)
             options = parser.instantiate_classes(parser.parse_args(words[1:]))
             options.pop("config")
             FUNCTIONS[words[0]](**options)

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torchmetrics import Metric
 
 from coincide_pl.data.collation import Batch
@@ -57,13 +57,15 @@ def plain(answer: str) -> str:
 
 
 class Evaluate(lightning.Callback):
-    """Scores the answers that a test generates, logs them, and writes `results.json`.
+    """Scores the answers that a test generates, logs them, and writes two files.
 
-    The file lies in the trainer's `default_root_dir`: `scores` by task, `counts` of the questions,
-    and fingerprints of the model and the test data.
+    They lie in the trainer's `default_root_dir`. `results.json`: `scores` by task, `counts` of the
+    questions, and fingerprints of the model and the test data. `answers.jsonl`: a line for each
+    question in the data's order, with `id`, `task`, `answer`, `truth` and `score`.
     """
 
     metric: ExactMatch
+    answers: dict[int, dict[str, Any]]
 
     def on_test_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -72,6 +74,7 @@ class Evaluate(lightning.Callback):
         sources = trainer.datamodule.test_records.sources  # type: ignore[attr-defined]
         tasks = sorted({source or "all" for source in sources})
         self.metric = ExactMatch(tasks).to(pl_module.device)
+        self.answers = {}
 
     def on_test_batch_end(
         self,
@@ -83,16 +86,23 @@ class Evaluate(lightning.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Scores a batch."""
+        told = zip(outputs["answers"], batch.answers, batch.sources, strict=True)
+        for row, (answer, truth, task) in zip(batch.rows.tolist(), told, strict=True):
+            score = int(plain(answer) == plain(truth))
+            self.answers[row] = {"task": task, "answer": answer, "truth": truth, "score": score}
         self.metric.update(outputs["answers"], batch.answers, batch.sources)
 
     def on_test_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Combines the processes' counts, logs the scores and writes the file."""
+        """Combines the processes' counts, logs the scores and writes the files."""
         scores = {name: float(value) for name, value in self.metric.compute().items()}
         counts = self.metric.total.tolist()
         if trainer.world_size > 1:
             counts = trainer.strategy.reduce(self.metric.total, reduce_op="sum").tolist()
+            parts: list[dict[int, dict[str, Any]]] = [{}] * trainer.world_size
+            distributed.all_gather_object(parts, self.answers)
+            self.answers = {row: answer for part in parts for row, answer in part.items()}
         for name, value in scores.items():
             pl_module.log(f"test/{name}", value, rank_zero_only=True)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -104,5 +114,10 @@ class Evaluate(lightning.Callback):
                 "model": module.fingerprint,
                 "data": data.test_records.fingerprint,
             }
-            path = Path(trainer.default_root_dir) / "results.json"
-            write_text(path, json.dumps(content, indent=1))
+            lines = [
+                json.dumps({"id": data.test_records[row].id, **answer}, ensure_ascii=False) + "\n"
+                for row, answer in sorted(self.answers.items())
+            ]
+            root = Path(trainer.default_root_dir)
+            write_text(root / "answers.jsonl", "".join(lines))
+            write_text(root / "results.json", json.dumps(content, indent=1))

@@ -1,7 +1,8 @@
 """Draw captioned shapes for the alignment stage, as a LLaVA-format file with images.
 
-Each image shows one shape, as easy-VQA's do, and its caption names colour and shape; nothing of
-easy-VQA itself is used.
+Each image shows one shape, as easy-VQA's do. Its conversation holds, in random order, a caption
+that names colour and shape, and statements to be called true or false: one word in answer to a
+picture and a word is what a model from scratch learns last. Nothing of easy-VQA itself is used.
 """
 
 import json
@@ -27,12 +28,13 @@ SHAPES = ("circle", "rectangle", "triangle")
 SIZE = 64
 
 
-def captions(output: str, count: int, seed: int = 1) -> None:
+def captions(output: str, count: int, statements: int = 3, seed: int = 1) -> None:
     """Writes `captions.json` and `images/`.
 
     Args:
         output: folder for both.
         count: number of images.
+        statements: true or false ones with each image.
         seed: of everything drawn.
     """
     folder, rng, items = Path(output), random.Random(seed), []
@@ -40,15 +42,27 @@ def captions(output: str, count: int, seed: int = 1) -> None:
     for number in track(range(count), "drawing", disable=not sys.stdout.isatty()):
         colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
         picture(rng, colour, shape).save(folder / "images" / f"{number}.png")
-        turns = [("human", "<image>\ndescribe the image."), ("gpt", f"a {colour} {shape}.")]
-        items.append(
-            {
-                "id": str(number),
-                "image": f"images/{number}.png",
-                "conversations": [{"from": sender, "value": text} for sender, text in turns],
-            }
-        )
+        pairs = [("describe the image.", f"a {colour} {shape}.")]
+        pairs += [statement(rng, colour, shape) for _ in range(statements)]
+        rng.shuffle(pairs)
+        turns = [
+            {"from": sender, "value": text}
+            for pair in pairs
+            for sender, text in zip(("human", "gpt"), pair, strict=True)
+        ]
+        turns[0]["value"] = "<image>\n" + turns[0]["value"]
+        items.append({"id": str(number), "image": f"images/{number}.png", "conversations": turns})
     (folder / "captions.json").write_text(json.dumps(items))
+
+
+def statement(rng: random.Random, colour: str, shape: str) -> tuple[str, str]:
+    """About colour or, somewhat more often, shape, which is harder; true half of the time."""
+    about_shape, true = rng.random() < 0.6, rng.random() < 0.5
+    names, shown = (SHAPES, shape) if about_shape else (tuple(COLOURS), colour)
+    said = shown if true else rng.choice([name for name in names if name != shown])
+    start = rng.choice(("", "this is ", "it does show "))
+    article = "a " if about_shape and start else ""
+    return f"{start}{article}{said}.", "true" if true else "false"
 
 
 def picture(rng: random.Random, colour: str, shape: str) -> Image.Image:

@@ -8,11 +8,11 @@ LIGHTNING := $(BIN)/lightning
 
 CAPTIONS := 12000
 ifeq ($(SIZE),demo)
-START_EPOCHS := 3
-EPOCHS := 3
-else
 START_EPOCHS := 5
-EPOCHS := 8
+EPOCHS := 2
+else
+START_EPOCHS := 6
+EPOCHS := 6
 endif
 
 SMALL := --hidden_size=64 --num_layers=2 --vision_hidden_size=64 --vision_num_layers=2 --patch_size=8
@@ -21,12 +21,8 @@ BUDGETS := coincide random all
 
 .PHONY: all
 .SECONDARY:
-all: $(BUDGETS:%=$(RUN)/%/results.json) $(RUN)/compare.yaml
-	$(LIGHTNING) compare --config $(RUN)/compare.yaml
-
-$(RUN)/compare.yaml: $(HERE)/compare.yaml
-	@mkdir -p $(RUN)
-	sed 's,runs/easy_vqa,$(RUN),g' $< > $@
+all: $(BUDGETS:%=$(RUN)/%/results.json)
+	$(LIGHTNING) compare $(BUDGETS:%=$(RUN)/%) --output=$(RUN)/comparison
 
 $(RUN)/captions/captions.json:
 	$(BIN)/python $(HERE)/captions.py --output=$(RUN)/captions --count=$(CAPTIONS)
