@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.readers.reader import write_text
+from coincide_pl.errors import CoincideError
 
 
 class ExactMatch(Metric):
@@ -56,6 +57,31 @@ def plain(answer: str) -> str:
     return answer.strip().lower().removesuffix(".").rstrip()
 
 
+def relative_performance(scores: dict[str, float], full: str | Path, questions: str) -> float:
+    """The mean over tasks of score / score on all data.
+
+    Args:
+        scores: by task.
+        full: directory of the tested run on all data.
+        questions: fingerprint of the test data.
+
+    Raises:
+        CoincideError: there is no such result, or it is of other questions.
+    """
+    path = Path(full) / "results.json"
+    try:
+        content = json.loads(path.read_text())
+        base = {task: float(content["scores"][task]) for task in content["counts"]}
+        same = content["data"] == questions
+    except FileNotFoundError as error:
+        raise CoincideError(f"{path}: no results; run `coincide test` for all data") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CoincideError(f"{path}: damaged; run `coincide test` again") from error
+    if not same:
+        raise CoincideError(f"{path}: of other questions than these")
+    return sum(scores[task] / max(score, 1e-12) for task, score in base.items()) / len(base)
+
+
 class Evaluate(lightning.Callback):
     """Scores the answers that a test generates, logs them, and writes two files.
 
@@ -66,6 +92,15 @@ class Evaluate(lightning.Callback):
 
     metric: ExactMatch
     answers: dict[int, dict[str, Any]]
+
+    def __init__(self, full: str | None = None) -> None:
+        """Scores alone, or related to a run's on all data.
+
+        Args:
+            full: directory of the tested run on all data; then `relative`, the mean over the tasks
+                of score / its score, is logged and written as well, for a sweep to maximise.
+        """
+        self.full = full
 
     def on_test_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -103,6 +138,9 @@ class Evaluate(lightning.Callback):
             parts: list[dict[int, dict[str, Any]]] = [{}] * trainer.world_size
             distributed.all_gather_object(parts, self.answers)
             self.answers = {row: answer for part in parts for row, answer in part.items()}
+        if self.full is not None:
+            data_of_test = trainer.datamodule.test_records.fingerprint  # type: ignore[attr-defined]
+            scores["relative"] = relative_performance(scores, self.full, data_of_test)
         for name, value in scores.items():
             pl_module.log(f"test/{name}", value, rank_zero_only=True)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]

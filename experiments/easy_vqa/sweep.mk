@@ -78,6 +78,7 @@ $(CELL)/model/config.json: $(CELL)/selection.safetensors $(RUN)/start-target/mod
 	$(LIGHTNING) fit --config $(HERE)/target.yaml $(CHOICE) --data.seed=$(seed) \
 	  --model.pretrained=$(RUN)/start-target/model --trainer.max_epochs=$(EPOCHS)
 
-$(CELL)/results.json: $(CELL)/model/config.json
+$(CELL)/results.json: $(CELL)/model/config.json $(RUN)/all/results.json
 	$(LIGHTNING) test --config $(HERE)/test.yaml --model.pretrained=$(CELL)/model \
+	  --trainer.callbacks=coincide_pl.evaluation.Evaluate --trainer.callbacks.full=$(RUN)/all \
 	  --trainer.default_root_dir=$(CELL)

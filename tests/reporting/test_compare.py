@@ -154,12 +154,12 @@ def test_what_can_not_be_compared_is_named(runs, finished, tmp_path):
         compared(load([*runs, foreign])[0])
     moved = finished("moved", "X", answers(a=1, b=1), [("fit", 1)], data="e")
     again = finished("again", "Random", answers(a=1, b=1), [("fit", 1)])
-    with pytest.raises(CoincideError, match="the same choice and seed as .*random0"):
+    with pytest.raises(CoincideError, match=r"the same choice and seed as .*random0"):
         compared(load([*runs, again])[0])
     (tmp_path / "moved/results.json").write_text("{")
     assert "damaged" in load([*runs, moved])[1][1]
     (tmp_path / "random0/answers.jsonl").write_text('{"task": "a", "score": 1}\n')
-    with pytest.raises(CoincideError, match="not of the test in results.json"):
+    with pytest.raises(CoincideError, match="not of the test in results"):
         compared(load(runs)[0])
 
 
