@@ -1,8 +1,8 @@
 """The command `lightning`, also called `coincide`.
 
 `fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
-`create`, `create-clip`, `compare` and `report` are plain functions with the same kind of options and
-configs.
+`create`, `create-clip`, `compare` and `report` are plain functions with the same kind of options
+and configs.
 """
 
 from __future__ import annotations
@@ -231,12 +231,12 @@ def main(args: list[str] | None = None) -> None:
             parser = Parser(prog=f"coincide {words[0]}", description=FUNCTIONS[words[0]].__doc__)
             parser.add_argument("--config", action="config")
             function = FUNCTIONS[words[0]]
-            first = OPERANDS.keys() & inspect.signature(function).parameters
-            for name in first:
+            operands = OPERANDS.keys() & inspect.signature(function).parameters
+            for name in operands:
                 parser.add_argument(
                     name, nargs="+" if name == "runs" else None, help=OPERANDS[name]
                 )
-            parser.add_function_arguments(function, fail_untyped=False, skip=first)
+            parser.add_function_arguments(function, fail_untyped=False, skip={*operands})
             options = parser.instantiate_classes(parser.parse_args(words[1:]))
             options.pop("config")
             function(**options)

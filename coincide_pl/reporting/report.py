@@ -35,14 +35,17 @@ SOURCES = 40
 
 
 def report(
-    selection: str, output: str | None = None, config: str | None = None, signals: str | None = None
+    selection: str,
+    output: str | None = None,
+    run_config: str | None = None,
+    signals: str | None = None,
 ) -> None:
     """Write an HTML file that shows a selection; it opens without a network.
 
     Args:
         selection: the selection file, or the run's directory that it lies in.
         output: the HTML file (default: `report.html` beside the selection).
-        config: config of the run, for the data (default: `fit.yaml` or `select.yaml` beside the
+        run_config: config of the run, for the data (default: `fit.yaml` or `select.yaml` beside the
             selection).
         signals: directory of the signals, where the clusters' centroids are kept, for the map
             (default: the config's).
@@ -54,7 +57,7 @@ def report(
     if place.is_dir():
         place = place / "selection.safetensors"
     chosen = Selection.load(place)
-    settings = read_config(place, config)
+    settings = read_config(place, run_config)
     records = reader_of(settings).records(
         settings["data"].get("init_args", {}).get("cache_dir") or "~/.cache/coincide_pl"
     )
@@ -301,7 +304,7 @@ def read_config(place: Path, given: str | None) -> dict[str, Any]:
     names = [Path(given)] if given else [place.with_name(f"{x}.yaml") for x in ("fit", "select")]
     path = next((name for name in names if name.is_file()), None)
     if path is None:
-        raise ConfigError(f"config: {' or '.join(map(str, names))} is not there; give another")
+        raise ConfigError(f"run_config: {' or '.join(map(str, names))} is not there; give another")
     try:
         settings = yaml.safe_load(path.read_text())
         settings["data"]["init_args"]["train"]["class_path"]

@@ -121,7 +121,7 @@ def test_tables_and_pictures(runs, finished, tmp_path, capsys):
     latex = (out / "comparison.tex").read_text()
     assert r"Coincide 20 \% & 2 & \textbf{90.0 $\pm$ 0.0}" in latex
     assert latex.count(r"\bottomrule") == 2
-    table = list(csv.DictReader((out / "comparison.csv").open()))
+    table = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
     assert [row["run"] for row in table] == ["Random 20 %", "Coincide 20 %", "Random 50 %", "All"]
     assert float(table[1]["relative"]) == pytest.approx(0.725)
     assert float(table[1]["total (s)"]) == 1040
