@@ -26,9 +26,8 @@ experiment: setup
 # The grid of the experiment's W&B sweep, JOBS runs at a time; called again, it goes on.
 sweep: setup
 	$(MAKE) -f experiments/$(EXP)/sweep.mk BIN=$(BIN) signals
-	BIN=$(BIN) $(BIN)/python experiments/sweep.py run --sweep=experiments/$(EXP)/sweep.yaml --jobs=$(JOBS)
-	$(BIN)/python experiments/sweep.py table --sweep=experiments/$(EXP)/sweep.yaml \
-	  --runs=runs/$(EXP)/sweep --output=runs/$(EXP)/sweep/sweep.md
+	BIN=$(BIN) $(BIN)/python experiments/sweep.py --sweep=experiments/$(EXP)/sweep.yaml --jobs=$(JOBS)
+	$(BIN)/lightning compare runs/$(EXP)/sweep/cells/* runs/$(EXP)/all --output=runs/$(EXP)/sweep/comparison
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .

@@ -1,11 +1,13 @@
 """The command `lightning`, also called `coincide`.
 
 `fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
-`create`, `create-clip` and `compare` are plain functions with the same kind of options and configs.
+`create`, `create-clip`, `compare` and `report` are plain functions with the same kind of options
+and configs.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import re
@@ -27,12 +29,14 @@ from transformers.utils import logging as transformers_logging
 
 import coincide_pl.data.readers
 import coincide_pl.selection  # noqa: F401  (readers and selectors can be named by their class)
+from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.truncation import WarnTruncated
 from coincide_pl.errors import CoincideError, ConfigError
 from coincide_pl.evaluation import Evaluate
 from coincide_pl.models import ExportModel, LastCheckpoint, SelfFilterModule
 from coincide_pl.models.tiny import tiny_clip, tiny_llava
 from coincide_pl.reporting.compare import compare
+from coincide_pl.reporting.report import report
 from coincide_pl.reporting.stages import timed
 from coincide_pl.reporting.wandb import LogToWandb, finish, go_offline_if_needed, without_deprecated
 from coincide_pl.signals import WriteDifficulty, WriteSignals
@@ -45,7 +49,12 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "create": tiny_llava,
     "create-clip": tiny_clip,
     "compare": compare,
+    "report": report,
 }
+
+
+OPERANDS = {"runs": "directories of runs", "selection": "selection file, or its run's directory"}
+"""Parameters of functions that are given without a name."""
 
 
 class Parser(LightningArgumentParser):
@@ -161,7 +170,9 @@ class Command(LightningCLI):
             if isinstance(self.model, SelfFilterModule):
                 mine.append(WriteDifficulty())
         if stage == "test":
-            mine += [Evaluate(), LogToWandb()]
+            mine.append(LogToWandb())
+            if not any(isinstance(one, Evaluate) for one in config.get("callbacks") or []):
+                mine.insert(0, Evaluate())
         if stage == "predict":
             mine += self._signals_writer(config)
         if stage in ("fit", "test", "predict"):
@@ -201,6 +212,9 @@ class Command(LightningCLI):
         root = trainer.default_root_dir
         try:
             with timed(root, subcommand) if first else nullcontext():
+                if first and subcommand == "select":  # no callback of Lightning's sees this verb
+                    text = self._parser(subcommand).dump(self.config[subcommand], skip_none=False)
+                    write_text(Path(root) / "select.yaml", text)
                 super()._run_subcommand(subcommand)
         finally:
             finish(trainer.loggers)
@@ -216,10 +230,16 @@ def main(args: list[str] | None = None) -> None:
         if words and words[0] in FUNCTIONS:
             parser = Parser(prog=f"coincide {words[0]}", description=FUNCTIONS[words[0]].__doc__)
             parser.add_argument("--config", action="config")
-            parser.add_function_arguments(FUNCTIONS[words[0]], fail_untyped=False)
+            function = FUNCTIONS[words[0]]
+            operands = OPERANDS.keys() & inspect.signature(function).parameters
+            for name in operands:
+                parser.add_argument(
+                    name, nargs="+" if name == "runs" else None, help=OPERANDS[name]
+                )
+            parser.add_function_arguments(function, fail_untyped=False, skip={*operands})
             options = parser.instantiate_classes(parser.parse_args(words[1:]))
             options.pop("config")
-            FUNCTIONS[words[0]](**options)
+            function(**options)
         else:
             Command(args)
     except CoincideError as error:

@@ -1,6 +1,7 @@
 """Lost if these fail: the documented commands, each alone and one after another."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,16 +73,22 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
     assert results["counts"] == {"coco": 30, "text": 10, "vg": 20}
     assert set(results["scores"]) == {"coco", "text", "vg", "mean"}
 
-    config = {
-        "runs": [{"name": "part", "directory": str(run), "needs": [f"{tmp_path}/signals"]}],
-        "full": "part",
-        "output": f"{tmp_path}/comparison",
-    }
-    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(config))
-    status, out, told = command("compare", "--config", tmp_path / "compare.yaml")
+    answers = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
+    assert len({answer["id"] for answer in answers}) == len(answers) == 60
+    scored = [answer["score"] for answer in answers if answer["task"] == "coco"]
+    assert np.mean(scored) == pytest.approx(results["scores"]["coco"])
+
+    whole = tmp_path / "whole"
+    shutil.copytree(run, whole, ignore=shutil.ignore_patterns("model", "checkpoints", "wandb"))
+    everything = {"class_path": "All", "init_args": {}}
+    size = selection.pool_size
+    made_from = {"data": selection.made_from["data"]}
+    Selection(np.arange(size), size, everything, made_from).save(whole / "selection.safetensors")
+    status, out, told = command("compare", run, whole, f"--output={tmp_path}/comparison")
     assert status == 0, told
     assert "relative" in out
-    for end in ("csv", "md", "png"):
+    assert "signals predict" in out
+    for end in ("csv", "md", "tex", "png"):
         assert (tmp_path / f"comparison/comparison.{end}").stat().st_size > 50
     stages = (run / "stages.jsonl").read_text().splitlines()
     assert [json.loads(line)["stage"] for line in stages] == ["select", "fit", "test"]

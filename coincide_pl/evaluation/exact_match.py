@@ -9,11 +9,12 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torchmetrics import Metric
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.readers.reader import write_text
+from coincide_pl.errors import CoincideError
 
 
 class ExactMatch(Metric):
@@ -56,14 +57,50 @@ def plain(answer: str) -> str:
     return answer.strip().lower().removesuffix(".").rstrip()
 
 
-class Evaluate(lightning.Callback):
-    """Scores the answers that a test generates, logs them, and writes `results.json`.
+def relative_performance(scores: dict[str, float], full: str | Path, questions: str) -> float:
+    """The mean over tasks of score / score on all data.
 
-    The file lies in the trainer's `default_root_dir`: `scores` by task, `counts` of the questions,
-    and fingerprints of the model and the test data.
+    Args:
+        scores: by task.
+        full: directory of the tested run on all data.
+        questions: fingerprint of the test data.
+
+    Raises:
+        CoincideError: there is no such result, or it is of other questions.
+    """
+    path = Path(full) / "results.json"
+    try:
+        content = json.loads(path.read_text())
+        base = {task: float(content["scores"][task]) for task in content["counts"]}
+        same = content["data"] == questions
+    except FileNotFoundError as error:
+        raise CoincideError(f"{path}: no results; run `coincide test` for all data") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CoincideError(f"{path}: damaged; run `coincide test` again") from error
+    if not same:
+        raise CoincideError(f"{path}: of other questions than these")
+    return sum(scores[task] / max(score, 1e-12) for task, score in base.items()) / len(base)
+
+
+class Evaluate(lightning.Callback):
+    """Scores the answers that a test generates, logs them, and writes two files.
+
+    They lie in the trainer's `default_root_dir`. `results.json`: `scores` by task, `counts` of the
+    questions, and fingerprints of the model and the test data. `answers.jsonl`: a line for each
+    question in the data's order, with `id`, `task`, `answer`, `truth` and `score`.
     """
 
     metric: ExactMatch
+    answers: dict[int, dict[str, Any]]
+
+    def __init__(self, full: str | None = None) -> None:
+        """Scores alone, or related to a run's on all data.
+
+        Args:
+            full: directory of the tested run on all data; then `relative`, the mean over the tasks
+                of score / its score, is logged and written as well, for a sweep to maximise.
+        """
+        self.full = full
 
     def on_test_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -72,6 +109,7 @@ class Evaluate(lightning.Callback):
         sources = trainer.datamodule.test_records.sources  # type: ignore[attr-defined]
         tasks = sorted({source or "all" for source in sources})
         self.metric = ExactMatch(tasks).to(pl_module.device)
+        self.answers = {}
 
     def on_test_batch_end(
         self,
@@ -83,16 +121,26 @@ class Evaluate(lightning.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Scores a batch."""
+        told = zip(outputs["answers"], batch.answers, batch.sources, strict=True)
+        for row, (answer, truth, task) in zip(batch.rows.tolist(), told, strict=True):
+            score = int(plain(answer) == plain(truth))
+            self.answers[row] = {"task": task, "answer": answer, "truth": truth, "score": score}
         self.metric.update(outputs["answers"], batch.answers, batch.sources)
 
     def on_test_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Combines the processes' counts, logs the scores and writes the file."""
+        """Combines the processes' counts, logs the scores and writes the files."""
         scores = {name: float(value) for name, value in self.metric.compute().items()}
         counts = self.metric.total.tolist()
         if trainer.world_size > 1:
             counts = trainer.strategy.reduce(self.metric.total, reduce_op="sum").tolist()
+            parts: list[dict[int, dict[str, Any]]] = [{}] * trainer.world_size
+            distributed.all_gather_object(parts, self.answers)
+            self.answers = {row: answer for part in parts for row, answer in part.items()}
+        if self.full is not None:
+            data_of_test = trainer.datamodule.test_records.fingerprint  # type: ignore[attr-defined]
+            scores["relative"] = relative_performance(scores, self.full, data_of_test)
         for name, value in scores.items():
             pl_module.log(f"test/{name}", value, rank_zero_only=True)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -104,5 +152,10 @@ class Evaluate(lightning.Callback):
                 "model": module.fingerprint,
                 "data": data.test_records.fingerprint,
             }
-            path = Path(trainer.default_root_dir) / "results.json"
-            write_text(path, json.dumps(content, indent=1))
+            lines = [
+                json.dumps({"id": data.test_records[row].id, **answer}, ensure_ascii=False) + "\n"
+                for row, answer in sorted(self.answers.items())
+            ]
+            root = Path(trainer.default_root_dir)
+            write_text(root / "answers.jsonl", "".join(lines))
+            write_text(root / "results.json", json.dumps(content, indent=1))

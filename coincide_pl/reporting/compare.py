@@ -1,57 +1,48 @@
-"""Compare finished runs: accuracy by task, relative performance, and wall-clock."""
+"""Compare finished runs: scores by task, relative performance, wall-clock; over several seeds."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from coincide_pl.data.readers.reader import write_text
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting.figure import draw
-from coincide_pl.reporting.stages import stage_seconds
-
-
-@dataclass
-class Run:
-    """A run to compare.
-
-    Attributes:
-        name: as it is shown.
-        directory: its `trainer.default_root_dir`, with the `results.json` of a test.
-        needs: directories of the runs that it would not be without, such as the reference model's:
-            their stages count as its cost.
-    """
-
-    name: str
-    directory: str
-    needs: list[str] = field(default_factory=list)
+from coincide_pl.reporting import tables
+from coincide_pl.reporting.bootstrap import paired_difference
+from coincide_pl.reporting.figure import draw, draw_fractions, draw_pareto
+from coincide_pl.reporting.runs import FinishedRun
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one run came to.
+    """What one method came to at one fraction.
 
     Attributes:
-        name: of the run.
-        scores: by task, in [0, 1].
-        mean: over the tasks.
-        relative: mean over tasks of score / full run's score.
-        seconds: wall-clock by stage, what it needs included, tests left out.
+        name: as it is shown.
+        method: without the fraction.
+        fraction: of the data.
+        runs: one per seed.
+        scores: by task, [seeds], in [0, 1].
+        mean: over the tasks, [seeds].
+        relative: mean over tasks of score / the score on all data, [seeds].
+        difference: to the random choice of as many, in relative performance, with the ends of its
+            95 % interval; None where there is none, or the answers are not kept.
+        seconds: by stage, mean over the seeds, with what the selection rests on.
     """
 
     name: str
-    scores: dict[str, float]
-    mean: float
-    relative: float
+    method: str
+    fraction: float
+    runs: list[FinishedRun]
+    scores: dict[str, np.ndarray]
+    mean: np.ndarray
+    relative: np.ndarray
+    difference: tuple[float, float, float] | None
     seconds: dict[str, float]
 
     @property
@@ -59,112 +50,151 @@ class Row:
         """Seconds of all stages."""
         return sum(self.seconds.values())
 
+    @property
+    def whole(self) -> bool:
+        """Whether all stages are known that the selection rests on."""
+        return all(run.whole for run in self.runs)
 
-def compare(runs: list[Run], full: str, output: str) -> None:
-    """Compare tested runs: prints a table, and writes it with a figure.
+
+def compare(runs: list[str], output: str = "comparison") -> None:
+    """Compare tested runs by their directories: a table, and figures.
+
+    Runs of one method, with the same options and fraction, are seeds of one row. One of them must
+    have been on all data: relative performance refers to it. A run that was not tested is left out
+    and named.
 
     Args:
-        runs: what is compared.
-        full: name of the run on all data, which relative performance refers to.
-        output: folder for `comparison.csv`, `comparison.md` and `comparison.png`.
+        runs: directories (`trainer.default_root_dir`) of runs that were fitted and tested.
+        output: folder for `comparison.csv`, `.md`, `.tex`, `.png`, `pareto.png`, and
+            `fractions.png` where there are several.
 
     Raises:
-        CoincideError: a run is not there, not tested, or tested on other questions.
+        CoincideError: runs differ in data, start or recipe, or there is none on all data.
     """
-    rows = compared(runs, full)
+    found, left_out = load(runs)
+    rows = compared(found)
     folder = Path(output)
-    parts = {
-        f"Accuracy in %, and relative to {full}": accuracies(rows),
-        "Wall-clock in seconds": times(rows),
-    }
-    text = io.StringIO()
-    csv.writer(text).writerows(
-        [*first, *second[1:]] for first, second in zip(*parts.values(), strict=True)
-    )
-    write_text(folder / "comparison.csv", text.getvalue())
-    write_text(folder / "comparison.md", "\n".join(markdown(part) for part in parts.values()))
-    draw(rows, full, folder / "comparison.png")
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for title, (header, *lines) in parts.items():
-        printed = Table(*header, title=title)
-        for column in printed.columns[1:]:
-            column.justify = "right"
-        for line in lines:
-            printed.add_row(*line)
-        console.print(printed)
-    names = ("comparison.csv", "comparison.md", "comparison.png")
+    parts = [tables.scores(rows), tables.times(rows)]
+    write_text(folder / "comparison.csv", tables.csv_text(rows))
+    write_text(folder / "comparison.md", "\n".join(part.markdown() for part in parts))
+    write_text(folder / "comparison.tex", "\n".join(part.latex() for part in parts))
+    draw(rows, folder / "comparison.png")
+    draw_pareto(rows, folder / "pareto.png")
+    names = ["comparison.csv", "comparison.md", "comparison.tex", "comparison.png", "pareto.png"]
+    if len({row.fraction for row in rows if row.fraction < 1}) > 1:
+        draw_fractions(rows, folder / "fractions.png")
+        names.append("fractions.png")
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for part in parts:
+        console.print(part.rich())
+    for reason in left_out:
+        console.print(f"left out: {reason}", soft_wrap=True)
     console.print("wrote " + ", ".join(str(folder / name) for name in names), soft_wrap=True)
 
 
-def compared(runs: list[Run], full: str) -> list[Row]:
-    """Read the runs and relate them to the one on all data.
+def load(directories: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
+    """Read the runs' directories.
+
+    Returns:
+        The finished runs, and for each other one why it is left out.
+    """
+    found, left_out = [], []
+    for directory in dict.fromkeys(directories):
+        try:
+            found.append(FinishedRun.load(directory))
+        except CoincideError as error:
+            left_out.append(str(error))
+    if not found:
+        raise CoincideError(f"no finished run: {'; '.join(left_out) or 'none is named'}")
+    return found, left_out
+
+
+def compared(runs: Sequence[FinishedRun]) -> list[Row]:
+    """Group runs into rows and relate them to those on all data.
+
+    Returns:
+        Rows by fraction, then in the order in which their runs are given; all data last.
 
     Raises:
         CoincideError: see `compare`.
     """
-    names = [run.name for run in runs]
-    if full not in names:
-        raise CoincideError(f"full: no run is called {full!r}; there are {', '.join(names)}")
-    results = {run.name: _results(run) for run in runs}
-    base = results[full]
-    rows = []
+    check(runs)
+    groups: dict[tuple[str, str, float], list[FinishedRun]] = {}
     for run in runs:
-        result = results[run.name]
-        if (result["data"], result["counts"]) != (base["data"], base["counts"]):
-            raise CoincideError(f"{run.directory}: was tested on other questions than {full!r}")
-        scores = {task: result["scores"][task] for task in result["counts"]}
-        relative = [score / max(base["scores"][task], 1e-12) for task, score in scores.items()]
-        seconds: dict[str, float] = {}
-        for directory in [*run.needs, run.directory]:
-            for stage, spent in stage_seconds(directory).items():
-                if stage in ("test", "validate"):
-                    continue
-                known = stage in seconds or (directory != run.directory and stage == "fit")
-                name = f"{Path(directory).name} {stage}" if known else stage
-                seconds[name] = seconds.get(name, 0.0) + spent
-        mean = float(np.mean(list(scores.values())))
-        rows.append(Row(run.name, scores, mean, float(np.mean(relative)), seconds))
+        key = (run.selector, repr(sorted(run.options.items())), round(run.fraction, 4))
+        for other in groups.setdefault(key, []):
+            if other.seed == run.seed:
+                raise CoincideError(
+                    f"{run.directory}: the same choice and seed as {other.directory}; name one"
+                )
+        groups[key].append(run)
+    whole = [key for key in groups if key[2] == 1]
+    if not whole:
+        raise CoincideError("none of the runs is on all data, which relative performance needs")
+    base = _scores(groups[whole[0]])
+    full = {task: float(values.mean()) for task, values in base.items()}
+    random = {key[2]: group for key, group in groups.items() if key[0] == "Random"}
+    rows = []
+    for key, group in sorted(groups.items(), key=lambda item: item[0][2]):
+        scores = _scores(group)
+        ratios = [values / max(full[task], 1e-12) for task, values in scores.items()]
+        stages = dict.fromkeys(stage for run in group for stage in run.seconds)
+        method = _method(group[0], runs)
+        rows.append(
+            Row(
+                method if key[2] == 1 else f"{method} {100 * key[2]:.3g} %",
+                method,
+                key[2],
+                group,
+                scores,
+                np.mean(list(scores.values()), 0),
+                np.mean(ratios, 0),
+                None if key[0] == "Random" else _difference(group, random.get(key[2], []), full),
+                {s: float(np.mean([run.seconds.get(s, 0.0) for run in group])) for s in stages},
+            )
+        )
     return rows
 
 
-def accuracies(rows: list[Row]) -> list[list[str]]:
-    """Header and lines: per cent by task, their mean, relative performance."""
-    tasks = list(rows[0].scores)
-    lines = [
-        [row.name, *(f"{100 * x:.1f}" for x in (*row.scores.values(), row.mean, row.relative))]
-        for row in rows
-    ]
-    return [["run", *tasks, "mean", "relative"], *lines]
+def check(runs: Sequence[FinishedRun]) -> None:
+    """Refuse to compare what differs in more than the choice of data.
+
+    Raises:
+        CoincideError: it says in what, and which.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        where = f"{run.directory} can't be compared with {first.directory}:"
+        if (run.questions, run.counts) != (first.questions, first.counts):
+            raise CoincideError(f"{where} tested on other questions")
+        if run.data != first.data:
+            raise CoincideError(f"{where} chosen from other training data")
+        names = dict.fromkeys([*first.recipe, *run.recipe])
+        apart = [name for name in names if run.recipe.get(name) != first.recipe.get(name)]
+        if apart:
+            told = (f"{n} is {run.recipe.get(n)}, not {first.recipe.get(n)}" for n in apart)
+            raise CoincideError(f"{where} {'; '.join(told)}")
 
 
-def times(rows: list[Row]) -> list[list[str]]:
-    """Header and lines: seconds by stage, and their sum."""
-    stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
-    lines = [
-        [
-            row.name,
-            *(f"{row.seconds[s]:.0f}" if s in row.seconds else "-" for s in stages),
-            f"{row.total:.0f}",
-        ]
-        for row in rows
-    ]
-    return [["run", *stages, "total"], *lines]
+def _scores(group: list[FinishedRun]) -> dict[str, np.ndarray]:
+    return {task: np.array([run.scores[task] for run in group]) for task in group[0].scores}
 
 
-def markdown(lines: list[list[str]]) -> str:
-    """A table in Markdown; the first line is its header."""
-    rule = ["---"] + ["---:"] * (len(lines[0]) - 1)
-    return "".join("| " + " | ".join(line) + " |\n" for line in [lines[0], rule, *lines[1:]])
+def _difference(
+    group: list[FinishedRun], random: list[FinishedRun], full: dict[str, float]
+) -> tuple[float, float, float] | None:
+    """To the random runs of the same seeds."""
+    theirs = {run.seed: run.correct for run in random}
+    pairs = [(run.correct, theirs.get(run.seed)) for run in group]
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if not both:
+        return None
+    return paired_difference([a for a, _ in both], [b for _, b in both], full)
 
 
-def _results(run: Run) -> dict[str, Any]:
-    path = Path(run.directory) / "results.json"
-    if not path.is_file():
-        raise CoincideError(f"{path}: no results of {run.name!r}; run `coincide test` for it")
-    try:
-        content = json.loads(path.read_text())
-        if not {"scores", "counts", "data"} <= set(content):
-            raise ValueError("keys")
-    except ValueError as error:
-        raise CoincideError(f"{path}: damaged; run `coincide test` again") from error
-    return content
+def _method(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
+    """The selector's name, and the options in which those of its kind differ."""
+    alike = [other.options for other in runs if other.selector == run.selector]
+    apart = [n for n in run.options if any(o.get(n) != run.options[n] for o in alike)]
+    told = ", ".join(f"{name}={run.options[name]}" for name in apart)
+    return f"{run.selector} ({told})" if told else run.selector

@@ -1,64 +1,159 @@
-"""The comparison as a picture."""
+"""The comparison as pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+
+from coincide_pl.reporting.tables import deviation
 
 if TYPE_CHECKING:
     from coincide_pl.reporting.compare import Row
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#f0e442")
 """Okabe and Ito's, told apart by colour-blind readers too."""
+MARKERS = "osD^vPX*"
+LABELLED = 4
+"""As many rows or fewer have their heights written on the bars."""
 
 
-def draw(rows: list[Row], full: str, path: Path) -> None:
-    """Accuracy by task beside wall-clock by stage.
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Scores by task beside wall-clock by stage.
 
     Args:
-        rows: the runs.
-        full: name of the run that relative performance refers to.
+        rows: what is compared.
         path: of the PNG.
     """
     tasks = [*rows[0].scores, "mean"]
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
+    stages.sort(key=lambda stage: stage == "fit")
+    few = len(rows) <= LABELLED
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(13, 4.8), width_ratios=[1.7, 1], layout="constrained"
+        1, 2, figsize=(13, 4.8 if few else 6), width_ratios=[1.7, 1], layout="constrained"
     )
     width = 0.8 / len(rows)
     at = np.arange(len(tasks))
     for i, row in enumerate(rows):
-        heights = [100 * s for s in [*row.scores.values(), row.mean]]
-        place = at + (i - (len(rows) - 1) / 2) * width
-        label = f"{row.name} (relative {100 * row.relative:.1f} %)"
-        bars = left.bar(place, heights, 0.94 * width, label=label, color=COLOURS[i % 8])
-        left.bar_label(bars, [f"{h:.0f}" for h in heights], fontsize=8, padding=1)
+        columns = [100 * column for column in (*row.scores.values(), row.mean)]
+        heights = [column.mean() for column in columns]
+        bars = left.bar(
+            at + (i - (len(rows) - 1) / 2) * width,
+            heights,
+            0.94 * width,
+            yerr=[deviation(c) for c in columns] if len(row.runs) > 1 else None,
+            error_kw={"elinewidth": 0.8},
+            label=f"{row.name} (relative {100 * row.relative.mean():.1f} %)",
+            **_style(i),
+        )
+        if few:
+            left.bar_label(bars, [f"{h:.0f}" for h in heights], fontsize=8, padding=1)
     left.set_xticks(at, tasks)
     left.set_ylim(0, 112)
     left.set_yticks(range(0, 101, 20))
-    left.set_ylabel("accuracy (%)")
-    left.set_title("Accuracy by task")
+    left.set_ylabel("score (%)")
+    left.set_title("Score by task")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
     names = [row.name for row in rows]
     start = np.zeros(len(rows))
     for i, stage in enumerate(stages):
         spent = np.array([row.seconds.get(stage, 0.0) / 60 for row in rows])
-        right.barh(names, spent, left=start, label=stage, color=COLOURS[(i + 2) % 8])
+        right.barh(names, spent, left=start, label=stage, **_style(i + 2))
         start += spent
     for i, row in enumerate(rows):
-        right.text(start[i] * 1.01, i, f"{row.total / 60:.1f}", va="center", fontsize=9)
+        unknown = "" if row.whole else "≥ "
+        right.text(start[i] * 1.01, i, f"{unknown}{row.total / 60:.1f}", va="center", fontsize=9)
     right.set_xlim(0, max(start.max() * 1.12, 1e-9))
     right.invert_yaxis()
     right.set_xlabel("wall-clock (minutes)")
     right.set_title("What it cost")
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
-    for axes in (left, right):
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
+    _save(figure, path)
+
+
+def draw_pareto(rows: Sequence[Row], path: Path) -> None:
+    """Relative performance against total wall-clock, selecting counted; nothing is up and left of
+    what the line joins.
+
+    Args:
+        rows: what is compared.
+        path: of the PNG.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for i, row in enumerate(rows):
+        axes.errorbar(
+            row.total / 60,
+            100 * row.relative.mean(),
+            yerr=100 * deviation(row.relative) if len(row.runs) > 1 else None,
+            **_line(i),
+            linestyle="none",
+            label=row.name,
+        )
+    best = -np.inf
+    front = []
+    for row in sorted(rows, key=lambda row: (row.total, -row.relative.mean())):
+        if row.relative.mean() > best:
+            best = row.relative.mean()
+            front.append((row.total / 60, 100 * best))
+    axes.plot(*zip(*front, strict=True), color="#bbbbbb", linewidth=1, zorder=0)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("wall-clock in all (minutes)")
+    axes.set_ylabel("relative performance (%)")
+    axes.set_title("What a score costs")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    _save(figure, path)
+
+
+def draw_fractions(rows: Sequence[Row], path: Path) -> None:
+    """Relative performance against the fraction selected, a line for each method.
+
+    Args:
+        rows: what is compared.
+        path: of the PNG.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    methods = list(dict.fromkeys(row.method for row in rows if row.fraction < 1))
+    for i, method in enumerate(methods):
+        own = [row for row in rows if row.method == method]
+        axes.errorbar(
+            [100 * row.fraction for row in own],
+            [100 * row.relative.mean() for row in own],
+            yerr=[100 * np.nan_to_num(deviation(row.relative)) for row in own],
+            **_line(i),
+            capsize=2,
+            label=method,
+        )
+    axes.axhline(100, color="#bbbbbb", linewidth=1, zorder=0, label="all data")
+    axes.set_xlabel("selected (% of the data)")
+    axes.set_ylabel("relative performance (%)")
+    axes.set_title("What a fraction is worth")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    _save(figure, path)
+
+
+def _style(number: int) -> dict[str, Any]:
+    """Of bars: colours, and hatches where these come round again."""
+    hatch = ("", "//", "..")[number // len(COLOURS) % 3]
+    return {"color": COLOURS[number % len(COLOURS)], "hatch": hatch, "edgecolor": "white"}
+
+
+def _line(number: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+        "markersize": 7,
+    }
+
+
+def _save(figure: Figure, path: Path) -> None:
+    for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+from contextlib import suppress
+from importlib import metadata
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,26 @@ from urllib.parse import urlparse
 import lightning
 from lightning.pytorch.loggers import WandbLogger
 
+PACKAGES = ("coincide-pl", "lightning", "torch", "transformers", "faiss-cpu", "faiss-gpu", "peft")
+"""Packages whose versions are noted."""
+
 
 class LogToWandb(lightning.Callback):
-    """Puts the selection file (an artifact) and the test scores (a table) in the run."""
+    """Puts in the run what it was made of, the selection file (an artifact), and the test scores.
+
+    What it was made of, in the run's config: `git` revision of the working directory, `versions` of
+    packages, and `fingerprints` of the data and of the model started from. The scores are a table,
+    and the run's summary.
+    """
+
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Logs revision and versions."""
+        logger = wandb_logger(trainer)
+        if logger is not None:
+            made_of = {"git": git_revision(), "versions": versions()}
+            logger.experiment.config.update(made_of, allow_val_change=True)
 
     def on_fit_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -33,7 +53,15 @@ class LogToWandb(lightning.Callback):
             metadata={"selector": selection.selector, "made_from": selection.made_from},
         )
         artifact.add_file(str(data.selection_file))
-        logger.experiment.log_artifact(artifact)
+        run = logger.experiment
+        if run.settings.mode == "online":
+            run.use_artifact(artifact)  # logged, and marked as what this run rests on
+        else:
+            run.log_artifact(artifact)  # W&B knows of uses only when it is online
+        module: Any = pl_module
+        made_from = {"selection": selection.fingerprint, **selection.made_from}
+        made_from["model"] = module.fingerprint
+        run.config.update({"fingerprints": made_from}, allow_val_change=True)
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Logs the scores as a table."""
@@ -46,6 +74,25 @@ class LogToWandb(lightning.Callback):
             }
             rows: list[Any] = [list(scores.values())]
             logger.log_table("results", columns=list(scores), data=rows)
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def git_revision() -> str | None:
+    """Of the working directory, with `-dirty` where files differ; None outside a repository."""
+    try:
+        words = ["git", "describe", "--always", "--abbrev=40", "--match=", "--dirty"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def wandb_logger(trainer: lightning.Trainer) -> WandbLogger | None:

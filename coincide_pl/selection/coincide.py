@@ -155,7 +155,7 @@ class Coincide(Selector):
             "clustering_seed": clusters.seed,
             **clusters.health.figures,
         }
-        return Picks(picks(within, plan), columns, figures)
+        return Picks(picks(within, plan), columns, figures, clusters.labels)
 
     def _clusters(self, pool: Pool, features: np.ndarray, kept: Cache) -> Clusters:
         found = kept.load("clusters")

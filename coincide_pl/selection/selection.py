@@ -27,6 +27,7 @@ class Selection:
         made_from: fingerprints of all it was made from.
         clusters: columns of per-cluster figures [K] by name, where there are clusters.
         figures: other figures of how it was made, by name.
+        labels: int32 [pool_size], the cluster of each row, where there are clusters.
     """
 
     indices: np.ndarray
@@ -35,6 +36,7 @@ class Selection:
     made_from: dict[str, str]
     clusters: dict[str, np.ndarray] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+    labels: np.ndarray | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -75,6 +77,7 @@ class Selection:
                 head["made_from"],
                 clusters,
                 head["figures"],
+                arrays.get("labels"),
             )
             whole = selection.fingerprint == content["fingerprint"]
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
@@ -85,7 +88,8 @@ class Selection:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         named = {f"clusters.{name}": values for name, values in self.clusters.items()}
-        return {"indices": self.indices, **dict(sorted(named.items()))}
+        labels = {} if self.labels is None else {"labels": self.labels}
+        return {"indices": self.indices, **dict(sorted(named.items())), **labels}
 
     def _head(self) -> str:
         return json.dumps(

@@ -64,11 +64,13 @@ class Picks:
         indices: int64 [count], rows of the pool in order of picking.
         clusters: columns of per-cluster figures [K] by name, where there are clusters.
         figures: what else is worth knowing of how it went, by name.
+        labels: int [N], the cluster of each row, where there are clusters.
     """
 
     indices: np.ndarray
     clusters: dict[str, np.ndarray] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+    labels: np.ndarray | None = None
 
 
 class Selector(ABC):
@@ -117,6 +119,7 @@ class Selector(ABC):
             dict(pool.fingerprints),
             picks.clusters,
             picks.figures,
+            None if picks.labels is None else np.asarray(picks.labels, np.int32),
         )
 
     @property

@@ -63,4 +63,4 @@ class SelfSup(Selector):
             np.bincount(labels, minlength=self.num_clusters)
             for labels in (clusters.labels, clusters.labels[indices])
         )
-        return Picks(indices, {"size": sizes, "selected": kept})
+        return Picks(indices, {"size": sizes, "selected": kept}, labels=clusters.labels)

@@ -63,7 +63,7 @@ class SemDeDup(Selector):
             redundancy[members] = redundancies(features, members)
         indices = ranked(redundancy, count, "lowest")
         kept = np.bincount(clusters.labels[indices], minlength=self.num_clusters)
-        return Picks(indices, {"size": sizes, "selected": kept})
+        return Picks(indices, {"size": sizes, "selected": kept}, labels=clusters.labels)
 
 
 def redundancies(features: Rows, members: np.ndarray) -> np.ndarray:

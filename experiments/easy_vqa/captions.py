@@ -26,15 +26,15 @@ COLOURS = {
 }
 SHAPES = ("circle", "rectangle", "triangle")
 SIZE = 64
-STATEMENTS = 3
 
 
-def captions(output: str, count: int, seed: int = 1) -> None:
+def captions(output: str, count: int, statements: int = 3, seed: int = 1) -> None:
     """Writes `captions.json` and `images/`.
 
     Args:
         output: folder for both.
         count: number of images.
+        statements: true or false ones with each image.
         seed: of everything drawn.
     """
     folder, rng, items = Path(output), random.Random(seed), []
@@ -43,7 +43,7 @@ def captions(output: str, count: int, seed: int = 1) -> None:
         colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
         picture(rng, colour, shape).save(folder / "images" / f"{number}.png")
         pairs = [("describe the image.", f"a {colour} {shape}.")]
-        pairs += [statement(rng, colour, shape) for _ in range(STATEMENTS)]
+        pairs += [statement(rng, colour, shape) for _ in range(statements)]
         rng.shuffle(pairs)
         turns = [
             {"from": sender, "value": text}

@@ -19,6 +19,7 @@ from coincide_pl.data.collation import Batch, EncodedBatches
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.models import CLIPModule
 from coincide_pl.models.loading import save_checkpoint
+from coincide_pl.reporting.stages import timed
 
 
 def train(
@@ -44,28 +45,29 @@ def train(
         cache_dir: folder for the records in memory-mapped form.
     """
     quiet()
-    module = CLIPModule(pretrained)
-    module.configure_model()
-    model: CLIPModel = module.model.train()
-    records = LlavaJson(captions).records(cache_dir)
-    data = EncodedBatches(records, ClipEncoder(module.processor), image_cache=1 << 30)
-    plans = [
-        plan_shuffled(
-            records.text_lengths, records.image_counts > 0, batch_size, seed=seed, epoch=epoch
-        )
-        for epoch in range(epochs)
-    ]
-    batches = [batch for plan in plans for batch in plan]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
-    for rows in track(batches, "training CLIP", disable=not sys.stdout.isatty()):
-        loss = contrastive_loss(model, data[rows.tolist()])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    print(f"contrastive loss of the last batch: {loss.item():.2f}")
-    save_checkpoint(output, model, module.processor)
+    with timed(output, "fit"):
+        module = CLIPModule(pretrained)
+        module.configure_model()
+        model: CLIPModel = module.model.train()
+        records = LlavaJson(captions).records(cache_dir)
+        data = EncodedBatches(records, ClipEncoder(module.processor), image_cache=1 << 30)
+        plans = [
+            plan_shuffled(
+                records.text_lengths, records.image_counts > 0, batch_size, seed=seed, epoch=epoch
+            )
+            for epoch in range(epochs)
+        ]
+        batches = [batch for plan in plans for batch in plan]
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
+        for rows in track(batches, "training CLIP", disable=not sys.stdout.isatty()):
+            loss = contrastive_loss(model, data[rows.tolist()])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        print(f"contrastive loss of the last batch: {loss.item():.2f}")
+        save_checkpoint(output, model, module.processor)
 
 
 def contrastive_loss(model: CLIPModel, batch: Batch) -> torch.Tensor:

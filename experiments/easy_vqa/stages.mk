@@ -21,12 +21,8 @@ BUDGETS := coincide random all
 
 .PHONY: all
 .SECONDARY:
-all: $(BUDGETS:%=$(RUN)/%/results.json) $(RUN)/compare.yaml
-	$(LIGHTNING) compare --config $(RUN)/compare.yaml
-
-$(RUN)/compare.yaml: $(HERE)/compare.yaml
-	@mkdir -p $(RUN)
-	sed 's,runs/easy_vqa,$(RUN),g' $< > $@
+all: $(BUDGETS:%=$(RUN)/%/results.json)
+	$(LIGHTNING) compare $(BUDGETS:%=$(RUN)/%) --output=$(RUN)/comparison
 
 $(RUN)/captions/captions.json:
 	$(BIN)/python $(HERE)/captions.py --output=$(RUN)/captions --count=$(CAPTIONS)

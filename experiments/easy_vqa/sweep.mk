@@ -9,13 +9,13 @@ data.selector ?= random
 data.fraction ?= 0.2
 seed ?= 0
 SWEEP := $(RUN)/sweep
-CELL := $(SWEEP)/$(data.selector)-$(data.fraction)-$(seed)
+CELL := $(SWEEP)/cells/$(data.selector)-$(data.fraction)-$(seed)
 SIGNALS := [activations,el2n,perplexity,aum,last_token,mean_token]
 ifdef WANDB_SWEEP_ID
 export WANDB_RESUME := allow  # fit and test are one run of the sweep
 endif
 
-# Of which stores each method reads, and what making them rests on.
+# Which stores each method reads.
 READS_clip_score := clip
 READS_el2n := reference
 READS_perplexity := reference
@@ -27,9 +27,6 @@ READS_coincide := reference
 STORE_reference := $(SWEEP)/reference
 STORE_clip := $(SWEEP)/clip
 STORE_self_filter := $(SWEEP)/self_filter/signals
-COST_reference := $(RUN)/start-reference $(RUN)/reference $(SWEEP)/reference
-COST_clip := $(SWEEP)/clip
-COST_self_filter := $(SWEEP)/self_filter
 OPTIONS_coincide := --data.selector.num_clusters=584 --data.selector.seed=$(seed)
 # The states at the last token differ little here: more clusters than these collapse into one.
 OPTIONS_semdedup := --data.selector.num_clusters=20 --data.selector.seed=$(seed)
@@ -47,7 +44,7 @@ CHOICE = --config configs/selectors/$(data.selector).yaml $(OPTIONS_$(data.selec
 
 .PHONY: signals cell
 signals: $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed $(SWEEP)/self_filter/.sealed \
-  $(RUN)/start-target/model/config.json
+  $(RUN)/all/results.json
 cell: $(CELL)/results.json
 
 $(SWEEP)/reference/.sealed: $(RUN)/reference/model/config.json
@@ -57,7 +54,10 @@ $(SWEEP)/reference/.sealed: $(RUN)/reference/model/config.json
 	@touch $@
 
 # No CLIP weights are fetched: a tiny one learns captioned shapes for a minute.
-$(SWEEP)/tiny-clip/config.json: $(RUN)/captions/captions.json
+$(SWEEP)/captions/captions.json:
+	$(BIN)/python $(HERE)/captions.py --output=$(@D) --count=$(CAPTIONS) --statements=0
+
+$(SWEEP)/tiny-clip/config.json: $(SWEEP)/captions/captions.json
 	$(LIGHTNING) create-clip --output=$(@D)-start
 	$(BIN)/python $(HERE)/clip.py --pretrained=$(@D)-start --captions=$< --output=$(@D)
 
@@ -72,14 +72,13 @@ $(SWEEP)/self_filter/.sealed: $(SWEEP)/clip/.sealed $(RUN)/start-target/model/co
 	@touch $@
 
 $(CELL)/selection.safetensors: $(foreach store,$(READS),$(SWEEP)/$(store)/.sealed)
-	@mkdir -p $(CELL)
-	@echo $(foreach store,$(READS),$(COST_$(store))) > $(CELL)/needs
 	$(LIGHTNING) select --config $(HERE)/select.yaml $(CHOICE)
 
 $(CELL)/model/config.json: $(CELL)/selection.safetensors $(RUN)/start-target/model/config.json
 	$(LIGHTNING) fit --config $(HERE)/target.yaml $(CHOICE) --data.seed=$(seed) \
 	  --model.pretrained=$(RUN)/start-target/model --trainer.max_epochs=$(EPOCHS)
 
-$(CELL)/results.json: $(CELL)/model/config.json
+$(CELL)/results.json: $(CELL)/model/config.json $(RUN)/all/results.json
 	$(LIGHTNING) test --config $(HERE)/test.yaml --model.pretrained=$(CELL)/model \
+	  --trainer.callbacks=coincide_pl.evaluation.Evaluate --trainer.callbacks.full=$(RUN)/all \
 	  --trainer.default_root_dir=$(CELL)

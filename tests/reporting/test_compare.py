@@ -1,75 +1,172 @@
 """Lost if these fail: a comparison that counts what it says, and pictures of it."""
 
+import csv
 import json
 
+import numpy as np
 import pytest
+import yaml
+from conftest import stages_of
 
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting.compare import Run, accuracies, compare, compared, times
+from coincide_pl.reporting.compare import compare, compared, load
+from coincide_pl.reporting.runs import FinishedRun
 from coincide_pl.reporting.stages import stage_seconds, timed
 
 
-def finished(folder, scores, stages, data="d"):
-    folder.mkdir()
-    counts = dict.fromkeys(scores, 10)
-    mean = sum(scores.values()) / len(scores)
-    content = {"scores": {**scores, "mean": mean}, "counts": counts, "model": "m", "data": data}
-    (folder / "results.json").write_text(json.dumps(content))
-    lines = [{"stage": s, "seconds": t, "finished": f} for s, t, f in stages]
-    (folder / "stages.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    return str(folder)
+def answers(**shares):
+    """100 questions a task, the first of them answered right."""
+    return {task: np.arange(100) < share for task, share in shares.items()}
 
 
 @pytest.fixture
-def runs(tmp_path):
-    part = finished(
-        tmp_path / "part",
-        {"a": 0.9, "b": 0.2},
-        [("select", 5, True), ("fit", 7, False), ("fit", 20, True), ("test", 99, True)],
-    )
-    full = finished(tmp_path / "full", {"a": 1.0, "b": 0.4}, [("fit", 100, True)])
-    reference = tmp_path / "reference"
-    reference.mkdir()
-    (reference / "stages.jsonl").write_text('{"stage": "fit", "seconds": 3, "finished": true}\n')
-    return [Run("part", part, [str(reference)]), Run("everything", full)]
-
-
-def test_relative_performance_and_costs(runs):
-    part, full = compared(runs, "everything")
-    assert part.relative == pytest.approx((0.9 / 1.0 + 0.2 / 0.4) / 2)
-    assert part.mean == pytest.approx(0.55)
-    assert full.relative == 1
-    assert part.seconds == {"reference fit": 3, "select": 5, "fit": 27}  # with what was interrupted
-    assert part.total == 35
-    assert accuracies([part])[1] == ["part", "90.0", "20.0", "55.0", "70.0"]
-    assert times([part, full]) == [
-        ["run", "reference fit", "select", "fit", "total"],
-        ["part", "3", "5", "27", "35"],
-        ["everything", "-", "-", "100", "100"],
+def runs(finished, tmp_path):
+    """Coincide with its reference and signals, three seeds of which one was not tested."""
+    stages_of(tmp_path / "start", [("fit", 1000)])
+    (tmp_path / "start/model").mkdir()
+    for name, pretrained, stages in (
+        ("reference", tmp_path / "start/model", [("fit", 3), ("test", 50)]),
+        ("signals", tmp_path / "reference/model", [("predict", 4)]),
+    ):
+        stages_of(tmp_path / name, stages)
+        stage = "predict" if name == "signals" else "fit"
+        config = {
+            "model": {"init_args": {"pretrained": str(pretrained)}},
+            "data": {"init_args": {"signals": str(tmp_path / "signals")}},
+        }
+        (tmp_path / name / f"{stage}.yaml").write_text(yaml.safe_dump(config))
+    signals = str(tmp_path / "signals")
+    found = [
+        finished("all", "All", answers(a=100, b=40), [("fit", 100)], fraction=1),
+        finished("random0", "Random", answers(a=80, b=20), [("select", 1), ("fit", 20)]),
+        finished("random1", "Random", answers(a=84, b=20), [("select", 1), ("fit", 22)], seed=1),
+        finished(
+            "coincide0",
+            "Coincide",
+            answers(a=90, b=20),
+            [("select", 5), ("fit", 7, False), ("fit", 20), ("test", 99)],
+            signals=signals,
+        ),
+        finished(
+            "coincide1",
+            "Coincide",
+            answers(a=90, b=24),
+            [("select", 7), ("fit", 27)],
+            seed=1,
+            signals=signals,
+        ),
+        finished("coincide2", "Coincide", answers(a=1, b=1), [("fit", 1)], seed=2, signals=signals),
     ]
+    (tmp_path / "coincide2/results.json").unlink()
+    return found
 
 
-def test_tables_and_picture(runs, tmp_path, capsys):
-    compare(runs, "everything", str(tmp_path / "out"))
-    told = capsys.readouterr().out
-    assert "relative" in told
-    assert "70.0" in told
-    assert (tmp_path / "out/comparison.png").read_bytes()[:4] == b"\x89PNG"
-    lines = (tmp_path / "out/comparison.csv").read_text().splitlines()
-    assert lines[1] == "part,90.0,20.0,55.0,70.0,3,5,27,35"
+def test_rows_over_seeds(runs, tmp_path):
+    found, left_out = load(runs)
+    assert left_out == [
+        f"{tmp_path}/coincide2/results.json: no results; run `coincide test` for it"
+    ]
+    random, coincide, full = compared(found)
+    assert (random.name, coincide.name, full.name) == ("Random 20 %", "Coincide 20 %", "All")
+    assert coincide.scores["a"].tolist() == [0.9, 0.9]
+    np.testing.assert_allclose(coincide.mean, [0.55, 0.57])
+    np.testing.assert_allclose(coincide.relative, [(0.9 + 0.5) / 2, (0.9 + 0.6) / 2])
+    assert full.relative.tolist() == [1]
+    assert full.seconds == {"fit": 100}
+    # What made the signals counts, what was interrupted too; tests do not.
+    assert coincide.seconds == {
+        **{"start fit": 1000, "reference fit": 3, "signals predict": 4},
+        **{"select": 6, "fit": 27},
+    }
+    assert coincide.whole
+    assert random.seconds == {"select": 1, "fit": 21}
+    middle, low, high = coincide.difference
+    assert middle == pytest.approx(np.mean([0.7 - 0.65, 0.75 - 0.67]))
+    assert low < middle < high
+    assert random.difference is None
 
 
-def test_what_can_not_be_compared_is_named(runs, tmp_path):
-    with pytest.raises(CoincideError, match="no run is called 'al'; there are part, everything"):
-        compared(runs, "al")
-    with pytest.raises(CoincideError, match=r"results.json: no results of 'x'"):
-        compared([*runs, Run("x", str(tmp_path / "x"))], "everything")
-    other = finished(tmp_path / "other", {"a": 1.0, "b": 1.0}, [("fit", 1, True)], data="e")
-    with pytest.raises(CoincideError, match="other questions"):
-        compared([*runs, Run("x", other)], "everything")
-    (tmp_path / "part" / "results.json").write_text("{")
-    with pytest.raises(CoincideError, match="damaged"):
-        compared(runs, "everything")
+def test_the_targets_own_start_costs_nothing(runs, tmp_path):
+    for name in ("coincide0", "coincide1"):
+        config = yaml.safe_load((tmp_path / name / "fit.yaml").read_text())
+        config["model"]["init_args"]["pretrained"] = str(tmp_path / "start/model")
+        (tmp_path / name / "fit.yaml").write_text(yaml.safe_dump(config))
+    run = FinishedRun.load(tmp_path / "coincide0")
+    assert list(run.seconds) == ["reference fit", "signals predict", "select", "fit"]
+
+
+def test_costs_that_nobody_noted(runs, tmp_path):
+    (tmp_path / "signals/stages.jsonl").unlink()
+    run = FinishedRun.load(tmp_path / "coincide0")
+    assert run.seconds == {"select": 5, "fit": 27}
+    assert not run.whole
+
+
+def test_tables_and_pictures(runs, finished, tmp_path, capsys):
+    out = tmp_path / "out"
+    half = finished("half", "Random", answers(a=95, b=40), [("fit", 50)], fraction=0.5)
+    compare([*runs, half], str(out))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "left out: " in told
+    assert "fractions.png" in told
+    for name in ("comparison", "pareto", "fractions"):
+        assert (out / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    lines = (out / "comparison.md").read_text().splitlines()
+    assert lines[0] == "| run | seeds | a | b | mean | relative | vs Random |"
+    random, coincide, *_ = [line.split(" | ") for line in lines[2:]]
+    assert random[:3] == ["| Random 20 %", "2", "82.0 ± 2.8"]
+    assert coincide[2:6] == ["**90.0 ± 0.0**", "**22.0 ± 2.8**", "**56.0 ± 1.4**", "**72.5 ± 3.5**"]
+    assert coincide[6].startswith("+6.5 [")
+    assert "| Coincide 20 % | 6 | 1000 | 3 | 4 | 27 | 1013 | 1040 |" in lines
+    latex = (out / "comparison.tex").read_text()
+    assert r"Coincide 20 \% & 2 & \textbf{90.0 $\pm$ 0.0}" in latex
+    assert latex.count(r"\bottomrule") == 2
+    table = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
+    assert [row["run"] for row in table] == ["Random 20 %", "Coincide 20 %", "Random 50 %", "All"]
+    assert float(table[1]["relative"]) == pytest.approx(0.725)
+    assert float(table[1]["total (s)"]) == 1040
+    assert table[2]["a std"] == "nan"
+
+
+def test_methods_are_told_apart_by_their_options(finished, runs):
+    other = finished(
+        "warm", "Coincide", answers(a=50, b=50), [("fit", 1)], options={"temperature": 0.5}
+    )
+    names = [row.name for row in compared(load([*runs[:4], other])[0])]
+    assert names == ["Random 20 %", "Coincide 20 %", "Coincide (temperature=0.5) 20 %", "All"]
+
+
+def test_what_can_not_be_compared_is_named(runs, finished, tmp_path):
+    with pytest.raises(CoincideError, match="none of the runs is on all data"):
+        compared(load(runs[1:])[0])
+    with pytest.raises(CoincideError, match=r"no finished run: .*/x: no such directory"):
+        compare([str(tmp_path / "x")], str(tmp_path / "out"))
+    longer = finished("longer", "X", answers(a=1, b=1), [("fit", 1)], max_epochs=3)
+    with pytest.raises(CoincideError, match=r"longer can't.*all: trainer.max_epochs is 3, not 2"):
+        compared(load([*runs, longer])[0])
+    other = finished("other", "X", answers(a=1, b=1, c=1), [("fit", 1)])
+    with pytest.raises(CoincideError, match="tested on other questions"):
+        compared(load([*runs, other])[0])
+    foreign = finished("foreign", "X", answers(a=1, b=1), [("fit", 1)])
+    content = json.loads((tmp_path / "foreign/results.json").read_text())
+    (tmp_path / "foreign/results.json").write_text(json.dumps({**content, "data": "z"}))
+    with pytest.raises(CoincideError, match="tested on other questions"):
+        compared(load([*runs, foreign])[0])
+    moved = finished("moved", "X", answers(a=1, b=1), [("fit", 1)], data="e")
+    again = finished("again", "Random", answers(a=1, b=1), [("fit", 1)])
+    with pytest.raises(CoincideError, match=r"the same choice and seed as .*random0"):
+        compared(load([*runs, again])[0])
+    (tmp_path / "moved/results.json").write_text("{")
+    assert "damaged" in load([*runs, moved])[1][1]
+    (tmp_path / "random0/answers.jsonl").write_text('{"task": "a", "score": 1}\n')
+    with pytest.raises(CoincideError, match="not of the test in results"):
+        compared(load(runs)[0])
+
+
+def test_runs_without_answers_have_no_interval(runs, tmp_path):
+    for run in ("random0", "coincide1"):
+        (tmp_path / run / "answers.jsonl").unlink()
+    assert compared(load(runs)[0])[1].difference is None
 
 
 def test_stages_are_timed_whether_they_end_or_not(tmp_path):

@@ -1,0 +1,146 @@
+"""The comparison as tables: on the terminal, in Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.table import Table as RichTable
+
+if TYPE_CHECKING:
+    from coincide_pl.reporting.compare import Row
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in columns, the first one names.
+
+    Attributes:
+        title: above it.
+        header: names of the columns.
+        lines: as many cells each.
+        best: (line, column) of the cells to mark.
+    """
+
+    title: str
+    header: list[str]
+    lines: list[list[str]]
+    best: set[tuple[int, int]] = field(default_factory=set)
+
+    def rich(self) -> RichTable:
+        """For the terminal."""
+        return self._marked(RichTable(title=self.title), "[bold]{}[/bold]")
+
+    def markdown(self) -> str:
+        """As GitHub renders it."""
+        rule = ["---"] + ["---:"] * (len(self.header) - 1)
+        lines = [self.header, rule, *self._cells("**{}**")]
+        return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+    def latex(self) -> str:
+        """A `tabular` with the rules of booktabs."""
+        rows = [self.header, *self._cells(r"\textbf{{{}}}")]
+        escaped = [[cell.replace("%", r"\%").replace("_", r"\_") for cell in row] for row in rows]
+        head, *body = [
+            " & ".join(cell.replace("±", r"$\pm$").replace("≥", r"$\ge$") for cell in row) + r" \\"
+            for row in escaped
+        ]
+        return "\n".join(
+            [
+                f"% {self.title}; needs \\usepackage{{booktabs}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
+                *(r"\toprule", head, r"\midrule", *body, r"\bottomrule"),
+                "\\end{tabular}\n",
+            ]
+        )
+
+    def _cells(self, mark: str) -> list[list[str]]:
+        return [
+            [mark.format(c) if (i, j) in self.best else c for j, c in enumerate(line)]
+            for i, line in enumerate(self.lines)
+        ]
+
+    def _marked(self, table: RichTable, mark: str) -> RichTable:
+        for i, name in enumerate(self.header):
+            table.add_column(name, justify="right" if i else "left")
+        for line in self._cells(mark):
+            table.add_row(*line)
+        return table
+
+
+def scores(rows: Sequence[Row]) -> Table:
+    """Per cent by task, mean and relative performance, the best of each fraction marked.
+
+    `vs Random` is the paired difference in relative performance, with its 95 % interval.
+    """
+    tasks = list(rows[0].scores)
+    header = ["run", "seeds", *tasks, "mean", "relative", "vs Random"]
+    lines, values = [], []
+    for row in rows:
+        columns = [*row.scores.values(), row.mean, row.relative]
+        values.append([column.mean() for column in columns])
+        near = "-"
+        if row.difference and row.fraction < 1:
+            middle, low, high = (100 * x for x in row.difference)
+            near = f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"
+        lines.append([row.name, str(len(row.runs)), *map(spread, columns), near])
+    best = set()
+    for fraction in {row.fraction for row in rows if row.fraction < 1}:
+        among = [i for i, row in enumerate(rows) if row.fraction == fraction]
+        for j in range(len(values[0]) if len(among) > 1 else 0):
+            top = max(round(values[i][j], 3) for i in among)
+            best |= {(i, j + 2) for i in among if round(values[i][j], 3) == top}
+    return Table("Score in %, mean ± standard deviation over seeds", header, lines, best)
+
+
+def times(rows: Sequence[Row]) -> Table:
+    """Seconds by stage, mean over the seeds; `choosing` is all but the target's own fit."""
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
+    stages.sort(key=lambda stage: stage == "fit")
+    header = ["run", *stages, "choosing", "total"]
+    lines = []
+    for row in rows:
+        spent = [f"{row.seconds[s]:.0f}" if s in row.seconds else "-" for s in stages]
+        unknown = "" if row.whole else "≥ "
+        sums = (row.total - row.seconds.get("fit", 0.0), row.total)
+        lines.append([row.name, *spent, *(f"{unknown}{seconds:.0f}" for seconds in sums)])
+    return Table("Wall-clock in seconds, what the selection rests on counted", header, lines)
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Everything, a line for each row; scores in [0, 1], seconds."""
+    tasks = list(rows[0].scores)
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
+    names = [*tasks, "mean", "relative"]
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(
+        ["run", "method", "fraction", "seeds"]
+        + [f"{name}{suffix}" for name in names for suffix in ("", " std")]
+        + ["vs Random", "vs Random low", "vs Random high", *(f"{s} (s)" for s in stages)]
+        + ["total (s)", "all costs known"]
+    )
+    for row in rows:
+        columns = [*row.scores.values(), row.mean, row.relative]
+        moments = [f"{x:.6g}" for c in columns for x in (c.mean(), deviation(c))]
+        near = [f"{x:.6g}" for x in row.difference] if row.difference else ["", "", ""]
+        spent = [f"{row.seconds[s]:.1f}" if s in row.seconds else "" for s in stages]
+        start = [row.name, row.method, f"{row.fraction:.4g}", str(len(row.runs))]
+        out.writerow([*start, *moments, *near, *spent, f"{row.total:.1f}", str(row.whole).lower()])
+    return text.getvalue()
+
+
+def spread(values: np.ndarray) -> str:
+    """Mean and standard deviation in %, or the one value."""
+    if len(values) == 1:
+        return f"{100 * values[0]:.1f}"
+    return f"{100 * values.mean():.1f} ± {100 * deviation(values):.1f}"
+
+
+def deviation(values: np.ndarray) -> float:
+    """Of a sample, n - 1 in the denominator; not a number for one value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
