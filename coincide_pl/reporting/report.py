@@ -21,7 +21,7 @@ from rich.console import Console
 
 from coincide_pl.data.images import open_image
 from coincide_pl.data.readers.reader import Reader, write_text
-from coincide_pl.data.records import Record, Records
+from coincide_pl.data.records import IMAGE_MARK, Record, Records
 from coincide_pl.errors import CoincideError, ConfigError
 from coincide_pl.reporting.charts import Chart, histogram, plane
 from coincide_pl.selection import Selection
@@ -270,9 +270,9 @@ def cut(record: Record, most: int) -> Iterator[tuple[Any, str]]:
     for turn in record.turns:
         if left <= 0:
             return
-        text = turn.text if len(turn.text) <= left else turn.text[:left] + "…"
-        left -= len(turn.text)
-        yield turn, text
+        text = turn.text.replace(IMAGE_MARK, "").strip()
+        yield turn, text if len(text) <= left else text[:left] + "…"
+        left -= len(text)
 
 
 def thumbnail(root: Path, path: str, side: int) -> str | None:

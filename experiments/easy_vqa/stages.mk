@@ -23,6 +23,7 @@ BUDGETS := coincide random all
 .SECONDARY:
 all: $(BUDGETS:%=$(RUN)/%/results.json)
 	$(LIGHTNING) compare $(BUDGETS:%=$(RUN)/%) --output=$(RUN)/comparison
+	$(LIGHTNING) report $(RUN)/coincide --output=$(RUN)/report.html
 
 $(RUN)/captions/captions.json:
 	$(BIN)/python $(HERE)/captions.py --output=$(RUN)/captions --count=$(CAPTIONS)
