@@ -1,8 +1,8 @@
 """The command `lightning`, also called `coincide`.
 
 `fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
-`create`, `create-clip`, `compare` and `report` are plain functions with the same kind of options
-and configs.
+`create`, `create-clip`, `compare`, `report` and `overlap` are plain functions with the same kind of
+options and configs.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from coincide_pl.evaluation import Evaluate
 from coincide_pl.models import ExportModel, LastCheckpoint, SelfFilterModule
 from coincide_pl.models.tiny import tiny_clip, tiny_llava
 from coincide_pl.reporting.compare import compare
+from coincide_pl.reporting.overlap import overlap
 from coincide_pl.reporting.report import report
 from coincide_pl.reporting.stages import timed
 from coincide_pl.reporting.wandb import LogToWandb, finish, go_offline_if_needed, without_deprecated
@@ -50,10 +51,15 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "create-clip": tiny_clip,
     "compare": compare,
     "report": report,
+    "overlap": overlap,
 }
 
 
-OPERANDS = {"runs": "directories of runs", "selection": "selection file, or its run's directory"}
+OPERANDS = {
+    "runs": "directories of runs",
+    "selection": "selection file, or its run's directory",
+    "selections": "selection files, or their runs' directories",
+}
 """Parameters of functions that are given without a name."""
 
 
@@ -234,7 +240,7 @@ def main(args: list[str] | None = None) -> None:
             operands = OPERANDS.keys() & inspect.signature(function).parameters
             for name in operands:
                 parser.add_argument(
-                    name, nargs="+" if name == "runs" else None, help=OPERANDS[name]
+                    name, nargs="+" if name.endswith("s") else None, help=OPERANDS[name]
                 )
             parser.add_function_arguments(function, fail_untyped=False, skip={*operands})
             options = parser.instantiate_classes(parser.parse_args(words[1:]))

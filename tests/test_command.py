@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from wandb.proto.wandb_internal_pb2 import Record
 
 from coincide_pl.selection import Selection
 from coincide_pl.signals import SignalsStore
@@ -92,11 +93,67 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
         assert (tmp_path / f"comparison/comparison.{end}").stat().st_size > 50
     stages = (run / "stages.jsonl").read_text().splitlines()
     assert [json.loads(line)["stage"] for line in stages] == ["select", "fit", "test"]
-    wandb = list((run / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len(wandb) == 2
-    logged = b"".join(path.read_bytes() for path in wandb)
-    for part in (b"num_clusters", selection.fingerprint[:12].encode(), b"results", b"train/loss"):
-        assert part in logged, part
+    fitted, tested = (read_offline(run, f"run {stage}") for stage in ("fit", "test"))
+    config = fitted["config"]
+    assert config["fingerprints"] == {
+        "selection": selection.fingerprint,
+        **selection.made_from,
+        "model": config["fingerprints"]["model"],
+    }
+    assert set(config["versions"]) >= {"coincide-pl", "lightning", "torch", "transformers"}
+    assert "git" in config
+    assert "num_clusters" in config["fit_config"]
+    assert "train/loss" in fitted["history"]
+    assert fitted["group"] == tmp_path.name
+    (artifact,) = [one for one in fitted["artifacts"] if one.type == "selection"]
+    assert artifact.name == f"selection-{selection.fingerprint[:12]}"
+    assert json.loads(artifact.metadata)["made_from"] == selection.made_from
+    assert [entry.path for entry in artifact.manifest.contents] == ["selection.safetensors"]
+    summary = tested["summary"]
+    assert summary["test/coco"] == pytest.approx(results["scores"]["coco"])
+    (table,) = (run / "wandb").glob("offline-run-*/files/media/table/results_*.json")
+    content = json.loads(table.read_text())
+    assert dict(zip(content["columns"], content["data"][0], strict=True)) == pytest.approx(
+        results["scores"]
+    )
+
+
+def leveldb_log(log, block=32768):
+    """Entries of a log in LevelDB's format whose first block had 7 bytes before this."""
+    at, entry = 0, b""
+    while at < len(log):
+        if (left := -(at + 7) % block) < 7:
+            at += left
+            continue
+        size, kind = int.from_bytes(log[at + 4 : at + 6], "little"), log[at + 6]
+        entry += log[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield entry
+            entry = b""
+
+
+def read_offline(run, name):
+    """What an offline run of W&B holds: group, config, summary, names in the history, artifacts."""
+    found = {"config": {}, "summary": {}, "history": set(), "artifacts": []}
+    for path in (run / "wandb").glob("offline-run-*/run-*.wandb"):
+        records = [Record.FromString(data) for data in leveldb_log(path.read_bytes()[7:])]
+        (head,) = [record.run for record in records if record.HasField("run")]
+        if head.display_name != name:
+            continue
+        found["group"] = head.run_group
+        for record in records:
+            for kind in ("config", "summary"):
+                for item in getattr(record, kind).update:
+                    found[kind][item.key or item.nested_key[0]] = json.loads(item.value_json)
+            found["history"] |= {i.key or i.nested_key[0] for i in record.history.item}
+            if record.HasField("artifact"):
+                found["artifacts"].append(record.artifact)
+            elif record.request.HasField("log_artifact"):
+                found["artifacts"].append(record.request.log_artifact.artifact)
+        for item in head.config.update:
+            found["config"].setdefault(item.key, json.loads(item.value_json))
+    return found
 
 
 def test_select_again_when_something_changes(command, llava, tmp_path):

@@ -138,6 +138,27 @@ def draw_fractions(rows: Sequence[Row], path: Path) -> None:
     _save(figure, path)
 
 
+def draw_matrix(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Jaccard indices of selections.
+
+    Args:
+        matrix: [n, n], in [0, 1].
+        names: [n].
+        path: of the PNG.
+    """
+    side = 2.5 + 0.6 * len(names)
+    figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    picture = axes.imshow(100 * matrix, cmap="cividis", vmin=0, vmax=100)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    for (i, j), value in np.ndenumerate(matrix):
+        colour = "black" if value > 0.6 else "white"
+        axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_title("What selections share")
+    figure.colorbar(picture, label="Jaccard index (%)", shrink=0.8)
+    _save(figure, path)
+
+
 def _style(number: int) -> dict[str, Any]:
     """Of bars: colours, and hatches where these come round again."""
     hatch = ("", "//", "..")[number // len(COLOURS) % 3]

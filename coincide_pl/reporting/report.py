@@ -58,12 +58,10 @@ def report(
         place = place / "selection.safetensors"
     chosen = Selection.load(place)
     settings = read_config(place, run_config)
-    records = reader_of(settings).records(
-        settings["data"].get("init_args", {}).get("cache_dir") or "~/.cache/coincide_pl"
-    )
+    records = records_of(settings)
     if chosen.made_from.get("data") != records.fingerprint:
         raise CoincideError(f"{place}: was made from other data than the config's")
-    stores = signals or settings["data"].get("init_args", {}).get("signals") or []
+    stores = signals or settings["data"]["init_args"].get("signals") or []
     centroids = find_centroids([stores] if isinstance(stores, str) else stores, chosen)
     target = Path(output) if output else place.with_name("report.html")
     write_text(target, render(chosen, records, centroids))
@@ -313,16 +311,17 @@ def read_config(place: Path, given: str | None) -> dict[str, Any]:
     return dict(settings)
 
 
-def reader_of(settings: dict[str, Any]) -> Reader:
-    """The reader that a config names."""
+def records_of(settings: dict[str, Any]) -> Records:
+    """The training records that a config names."""
+    options = settings["data"]["init_args"]
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Reader, "train", required=True)
     try:
-        parsed = parser.parse_object({"train": settings["data"]["init_args"]["train"]})
+        parsed = parser.parse_object({"train": options["train"]})
     except ArgumentError as error:
         raise ConfigError(f"data.train: {' '.join(str(error).split())}") from error
     reader: Reader = parser.instantiate_classes(parsed).train
-    return reader
+    return reader.records(options.get("cache_dir") or "~/.cache/coincide_pl")
 
 
 def find_centroids(stores: Sequence[str], chosen: Selection) -> np.ndarray | None:

@@ -1,0 +1,122 @@
+"""Several selections side by side: what they share, and what one picks that another does not."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from coincide_pl.data.readers.reader import write_text
+from coincide_pl.errors import CoincideError
+from coincide_pl.reporting.figure import draw_matrix
+from coincide_pl.reporting.report import read_config, records_of
+from coincide_pl.reporting.tables import Table
+from coincide_pl.selection import Selection
+
+
+def overlap(selections: list[str], output: str = "overlap", run_config: str | None = None) -> None:
+    """Compare selections of the same data: how much they share, and where they differ.
+
+    Writes `overlap.csv`, `.md` and `.png`, the Jaccard index of each pair (samples that both pick /
+    samples that either picks), and `differences.csv`: for each pair, how many samples the first
+    picks and the second does not, by source and, where the first has clusters, by cluster.
+
+    Args:
+        selections: selection files, or the runs' directories that they lie in.
+        output: folder for these files.
+        run_config: config of a run, for the sources of the data (default: `fit.yaml` or
+            `select.yaml` beside the first selection).
+
+    Raises:
+        CoincideError: a selection can't be read, or two are of different data.
+    """
+    if len(selections) < 2:
+        raise CoincideError("name at least two selections")
+    places = [place_of(name) for name in selections]
+    names = names_of(places)
+    chosen = [Selection.load(place) for place in places]
+    for name, other in zip(names, chosen, strict=True):
+        if other.made_from.get("data") != chosen[0].made_from.get("data"):
+            raise CoincideError(f"{name} and {names[0]} are selections of different data")
+    records = records_of(read_config(places[0], run_config))
+    if chosen[0].made_from.get("data") != records.fingerprint:
+        raise CoincideError(f"{places[0]}: was made from other data than the config's")
+    matrix = jaccard(chosen)
+    table = Table(
+        "Jaccard index in %",
+        ["selection", *names],
+        [[name, *(f"{100 * x:.1f}" for x in row)] for name, row in zip(names, matrix, strict=True)],
+    )
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(["selection", *names])
+    out.writerows(
+        [name, *(f"{x:.6f}" for x in row)] for name, row in zip(names, matrix, strict=True)
+    )
+    folder = Path(output)
+    write_text(folder / "overlap.csv", text.getvalue())
+    write_text(folder / "overlap.md", table.markdown())
+    write_text(folder / "differences.csv", differences(names, chosen, records.sources))
+    draw_matrix(matrix, names, folder / "overlap.png")
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table.rich())
+    files = ("overlap.csv", "overlap.md", "overlap.png", "differences.csv")
+    console.print("wrote " + ", ".join(str(folder / name) for name in files), soft_wrap=True)
+
+
+def jaccard(chosen: Sequence[Selection]) -> np.ndarray:
+    """|A ∩ B| / |A ∪ B| of each pair, float64 [n, n]."""
+    matrix = np.eye(len(chosen))
+    for i, j in itertools.combinations(range(len(chosen)), 2):
+        a, b = chosen[i].indices, chosen[j].indices
+        both = len(np.intersect1d(a, b, assume_unique=True))
+        matrix[i, j] = matrix[j, i] = both / (len(a) + len(b) - both)
+    return matrix
+
+
+def differences(
+    names: Sequence[str], chosen: Sequence[Selection], sources: Sequence[str | None]
+) -> str:
+    """CSV: `first`, `second`, `by` (source or cluster), its `name`, samples `picked` by the first
+    and of these `not by second`."""
+    named = np.array([source or "no source" for source in sources])
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(["first", "second", "by", "name", "picked", "not by second"])
+    for i, j in itertools.permutations(range(len(chosen)), 2):
+        own = chosen[i].indices
+        alone = np.setdiff1d(own, chosen[j].indices, assume_unique=True)
+        groups = {"source": named}
+        labels = chosen[i].labels
+        if labels is not None:
+            groups["cluster"] = labels
+        for by, group in groups.items():
+            picked, only = Counter(group[own].tolist()), Counter(group[alone].tolist())
+            for name, count in sorted(picked.items(), key=lambda item: (-only[item[0]], item[0])):
+                out.writerow([names[i], names[j], by, name, count, only[name]])
+    return text.getvalue()
+
+
+def place_of(name: str) -> Path:
+    """The selection file of a run's directory, or the file itself."""
+    return Path(name, "selection.safetensors") if Path(name).is_dir() else Path(name)
+
+
+def names_of(places: Sequence[Path]) -> list[str]:
+    """The runs' directories, without what leads to all of them."""
+    parts = [place.resolve().parent.parts for place in places]
+    if len(set(parts)) < len(parts):
+        return [str(place) for place in places]
+    shared = 0
+    while len({part[: shared + 1] for part in parts}) == 1 and all(
+        len(part) > shared + 1 for part in parts
+    ):
+        shared += 1
+    return [str(Path(*part[shared:])) for part in parts]
