@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim.lr_scheduler import LRScheduler
 
 from coincide_pl.data.readers import Reader
+from coincide_pl.evaluation import AnswerMetric
 from coincide_pl.selection import Selector
 
 BASES = (
@@ -23,6 +24,7 @@ BASES = (
     Reader,
     Selector,
     Logger,
+    AnswerMetric,
     torch.optim.Optimizer,
     LRScheduler,
 )

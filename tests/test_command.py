@@ -76,7 +76,7 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
 
     answers = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
     assert len({answer["id"] for answer in answers}) == len(answers) == 60
-    scored = [answer["score"] for answer in answers if answer["task"] == "coco"]
+    scored = [answer["outcome"] for answer in answers if answer["task"] == "coco"]
     assert np.mean(scored) == pytest.approx(results["scores"]["coco"])
 
     whole = tmp_path / "whole"

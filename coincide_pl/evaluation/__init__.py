@@ -1,5 +1,23 @@
 """Metrics of generated answers, and the callback that keeps the score."""
 
-from coincide_pl.evaluation.exact_match import Evaluate, ExactMatch
+from coincide_pl.evaluation.evaluate import Evaluate
+from coincide_pl.evaluation.metrics import (
+    MME,
+    AnswerMetric,
+    CircularChoice,
+    ExactMatch,
+    MultipleChoice,
+    VQAAccuracy,
+    YesNo,
+)
 
-__all__ = ["Evaluate", "ExactMatch"]
+__all__ = [
+    "MME",
+    "AnswerMetric",
+    "CircularChoice",
+    "Evaluate",
+    "ExactMatch",
+    "MultipleChoice",
+    "VQAAccuracy",
+    "YesNo",
+]

@@ -64,7 +64,7 @@ def report(
     stores = signals or settings["data"]["init_args"].get("signals") or []
     centroids = find_centroids([stores] if isinstance(stores, str) else stores, chosen)
     target = Path(output) if output else place.with_name("report.html")
-    write_text(target, render(chosen, records, centroids))
+    write_text(target, [render(chosen, records, centroids)])
     Console().print(f"wrote {target}", soft_wrap=True)
 
 

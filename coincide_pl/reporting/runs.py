@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from coincide_pl.errors import CoincideError
+from coincide_pl.reporting.lmms_eval import lmms_results
 from coincide_pl.reporting.stages import STAGES, stage_seconds
 from coincide_pl.selection import Selection
 
@@ -38,7 +39,7 @@ class FinishedRun:
         recipe: what `RECIPE` names, by dotted name.
         scores: by task, in [0, 1].
         counts: questions by task.
-        questions: fingerprint of the test data.
+        questions: metric, and fingerprint of the test data.
         seconds: wall-clock by stage, tests left out; see `costs`.
         whole: whether the cost of all that the selection rests on is known.
     """
@@ -82,16 +83,16 @@ class FinishedRun:
             {name: value for name in RECIPE for name, value in _flat(name, config)},
             {task: results["scores"][task] for task in results["counts"]},
             results["counts"],
-            results["data"],
+            f"{results.get('metric')} {results['data']}",
             seconds,
             whole,
         )
 
     @cached_property
     def correct(self) -> dict[str, np.ndarray] | None:
-        """Score of each question by task, float32 [counts], in the data's order.
+        """What each answer is worth by task, float32 [counts], in the data's order.
 
-        None for a run that was tested before answers were kept.
+        None where answers were not kept, or where a task's score is not their mean.
         """
         path = self.directory / "answers.jsonl"
         if not path.is_file():
@@ -100,12 +101,14 @@ class FinishedRun:
         try:
             for line in path.read_text().splitlines():
                 answer = json.loads(line)
-                found[answer["task"]].append(float(answer["score"]))
+                found[answer["task"]].append(float(answer["outcome"]))
         except (ValueError, KeyError, TypeError) as error:
             raise CoincideError(f"{path}: damaged; run `coincide test` again") from error
         if {task: len(scores) for task, scores in found.items()} != self.counts:
             raise CoincideError(f"{path}: not of the test in results.json; test again")
-        return {task: np.array(scores, np.float32) for task, scores in found.items()}
+        worth = {task: np.array(outcomes, np.float32) for task, outcomes in found.items()}
+        means = all(abs(own.mean() - self.scores[task]) < 1e-4 for task, own in worth.items())
+        return worth if means else None
 
 
 def costs(
@@ -209,6 +212,8 @@ def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:
 def _results(folder: Path) -> dict[str, Any]:
     path = folder / "results.json"
     if not path.is_file():
+        if found := lmms_results(folder):
+            return found
         raise CoincideError(f"{path}: no results; run `coincide test` for it")
     try:
         content = json.loads(path.read_text())

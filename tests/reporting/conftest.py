@@ -36,7 +36,7 @@ def finished(tmp_path):
         content = {"scores": {**scores, "mean": 0}, "counts": counts, "data": "q", **others}
         (folder / "results.json").write_text(json.dumps(content))
         lines = [
-            json.dumps({"task": task, "score": int(score)})
+            json.dumps({"task": task, "outcome": int(score)})
             for task, found in correct.items()
             for score in found
         ]

@@ -158,7 +158,7 @@ def test_what_can_not_be_compared_is_named(runs, finished, tmp_path):
         compared(load([*runs, again])[0])
     (tmp_path / "moved/results.json").write_text("{")
     assert "damaged" in load([*runs, moved])[1][1]
-    (tmp_path / "random0/answers.jsonl").write_text('{"task": "a", "score": 1}\n')
+    (tmp_path / "random0/answers.jsonl").write_text('{"task": "a", "outcome": 1}\n')
     with pytest.raises(CoincideError, match="not of the test in results"):
         compared(load(runs)[0])
 

@@ -2,6 +2,7 @@
 
 from coincide_pl.data.readers.easy_vqa import EasyVQA
 from coincide_pl.data.readers.llava import LlavaJson
+from coincide_pl.data.readers.questions import QuestionFile
 from coincide_pl.data.readers.reader import Reader
 
-__all__ = ["EasyVQA", "LlavaJson", "Reader"]
+__all__ = ["EasyVQA", "LlavaJson", "QuestionFile", "Reader"]

@@ -1,0 +1,138 @@
+"""Question files as LLaVA's evaluation has them: a line for each question, answers elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from coincide_pl.data.readers.llava import json_items
+from coincide_pl.data.readers.reader import Reader, write_text
+from coincide_pl.data.records import IMAGE_MARK, Record, Turn
+from coincide_pl.errors import DataError
+
+ANSWERS = ("answers", "answer", "label", "multiple_choice_answer", "ground_truth")
+"""Where a question's right answer stands, the first of these that it has."""
+
+
+class QuestionFile(Reader):
+    """Questions to test on, such as `llava_pope_test.jsonl` or `llava_vqav2_*.jsonl`.
+
+    A question has `question_id`, `text` (or `question`), and perhaps `image` and `category`, its
+    task. Its answer stands beside it, or in a file of answers under the same `question_id`: JSON
+    lines, a JSON array, the `annotations` of VQAv2, the `data` of TextVQA, or an object from id to
+    answer. Of several annotators, the truth is one answer a line.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        image_folder: str | None = None,
+        answers: str | None = None,
+        suffix: str = "",
+    ) -> None:
+        """Remembers where the data lie; nothing is read yet.
+
+        Args:
+            path: the questions, JSON lines or a JSON array.
+            image_folder: folder that the `image` paths are relative to (default: the file's own).
+            answers: file of the answers, where the questions have none.
+            suffix: put after each question, such as a line that asks for a single word.
+
+        Raises:
+            DataError: there is no such file or folder.
+        """
+        self.path = Path(path)
+        self.image_root = Path(image_folder) if image_folder else self.path.parent
+        self.answers = Path(answers) if answers else None
+        self.suffix = suffix
+        for file in self.files():
+            if not file.is_file():
+                raise DataError(f"{file}: no such data file")
+        if not self.image_root.is_dir():
+            raise DataError(f"{image_folder}: no such image folder")
+
+    def files(self) -> list[Path]:
+        """Questions, and answers."""
+        return [self.path] + ([self.answers] if self.answers else [])
+
+    def options(self) -> dict[str, Any]:
+        """The suffix."""
+        return {"suffix": self.suffix}
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yields the questions in file order."""
+        known = dict(self._answers()) if self.answers else {}
+        number = -1
+        for number, item in enumerate(json_items(self.path)):
+            name = f"{self.path}: record {number}"
+            if not isinstance(item, dict):
+                raise DataError(f"{name} is a {type(item).__name__}, not an object")
+            identity = str(item.get("question_id", number))
+            name += f" (id {identity[:80]!r})"
+            text = item.get("text", item.get("question"))
+            if not isinstance(text, str):
+                raise DataError(f"{name}: 'text' must be text")
+            truth = known.get(identity, answer_of(item))
+            if truth is None:
+                where = self.answers or "'answer'; name a file of answers"
+                raise DataError(f"{name}: has no answer in {where}")
+            images = self._images(name, item.get("image"))
+            text = text.replace(IMAGE_MARK, "").strip() + self.suffix
+            turns = (Turn("user", f"{IMAGE_MARK}\n" * len(images) + text), Turn("assistant", truth))
+            task = item.get("category")
+            yield Record(identity, images, turns, task if isinstance(task, str) else None)
+        if number < 0:
+            raise DataError(f"{self.path}: no records in it")
+
+    def write_subset(self, indices: Iterable[int], path: Path) -> None:
+        """Writes the chosen questions as JSON lines."""
+        order = [int(i) for i in indices]
+        wanted = set(order)
+        items = {n: item for n, item in enumerate(json_items(self.path)) if n in wanted}
+        write_text(path, (json.dumps(items[n], ensure_ascii=False) + "\n" for n in order))
+
+    def _images(self, name: str, image: Any) -> tuple[str, ...]:
+        if image is None or image == "":
+            return ()
+        if not isinstance(image, str):
+            raise DataError(f"{name}: 'image' must be a path")
+        if Path(image).is_absolute() or ".." in Path(image).parts or "\0" in image:
+            raise DataError(f"{name}: 'image' {image!r} leads outside the image folder")
+        return (image,)
+
+    def _answers(self) -> Iterator[tuple[str, str]]:
+        assert self.answers is not None
+        for number, item in enumerate(json_items(self.answers)):
+            if not isinstance(item, dict):
+                raise DataError(f"{self.answers}: record {number} is not an object")
+            inner = item.get("annotations", item.get("data"))
+            if isinstance(inner, list):
+                for place, one in enumerate(inner):
+                    yield self._answer(f"'annotations' {place}", one)
+            elif "question_id" in item:
+                yield self._answer(f"record {number}", item)
+            else:
+                for identity, answer in item.items():
+                    found = answer_of(answer if isinstance(answer, dict) else {"answer": answer})
+                    if found is None:
+                        raise DataError(f"{self.answers}: {identity[:80]!r} has no answer")
+                    yield identity, found
+
+    def _answer(self, name: str, item: Any) -> tuple[str, str]:
+        found = answer_of(item) if isinstance(item, dict) else None
+        if found is None or "question_id" not in item:
+            raise DataError(f"{self.answers}: {name} has no 'question_id' or no answer")
+        return str(item["question_id"]), found
+
+
+def answer_of(item: dict[str, Any]) -> str | None:
+    """A question's right answer, or its annotators' a line each; None where there is none."""
+    value = next((item[key] for key in ANSWERS if item.get(key) is not None), None)
+    if isinstance(value, list):
+        lines = [one.get("answer") if isinstance(one, dict) else one for one in value]
+        if not lines or not all(isinstance(line, str | int | float) for line in lines):
+            return None
+        return "\n".join(str(line).replace("\n", " ") for line in lines)
+    return str(value) if isinstance(value, str | int | float) else None

@@ -1,0 +1,62 @@
+"""Lost if these fail: the benchmarks that lmms-eval ran, in our comparison."""
+
+import json
+
+import pytest
+from test_compare import answers
+
+from coincide_pl.errors import CoincideError
+from coincide_pl.reporting.compare import compared, load
+from coincide_pl.reporting.lmms_eval import lmms_results
+
+RESULTS = {
+    "results": {
+        "mme": {
+            "alias": "mme",
+            "mme_perception_score,none": 1500.0,
+            "mme_perception_score_stderr,none": "N/A",
+            "mme_cognition_score,none": 400.0,
+        },
+        "pope": {"alias": "pope", "pope_accuracy,none": 0.9, "pope_f1_score,none": 0.8},
+        "gqa": {"alias": "gqa", "exact_match,none": 0.6, "exact_match_stderr,none": 0.01},
+        "mmbench_en_dev": {"alias": "x", "gpt_eval_score,none": 64.0},
+        "group": {"alias": "group"},
+    },
+    "n-samples": {"gqa": {"original": 12578, "effective": 12578}},
+}
+
+
+def test_scores_by_task(tmp_path):
+    assert lmms_results(tmp_path) is None
+    folder = tmp_path / "lmms_eval" / "model"
+    folder.mkdir(parents=True)
+    (folder / "20260101_000000_results.json").write_text(json.dumps(RESULTS))
+    later = {"results": {"gqa": {"exact_match,none": 0.7}}}
+    (folder / "20260102_000000_results.json").write_text(json.dumps(later))
+    assert lmms_results(tmp_path)["scores"] == pytest.approx(
+        {
+            "mme_perception": 0.75,
+            "mme_cognition": 0.5,
+            "pope": 0.8,
+            "gqa": 0.7,
+            "mmbench_en_dev": 0.64,
+        }
+    )
+    (folder / "20260103_000000_results.json").write_text("[]")
+    with pytest.raises(CoincideError, match="not a results file of lmms-eval"):
+        lmms_results(tmp_path)
+
+
+def test_runs_compared_by_them(finished, tmp_path):
+    runs = [
+        finished("all", "All", answers(a=1), [("fit", 100)], fraction=1),
+        finished("part", "Random", answers(a=1), [("fit", 20)]),
+    ]
+    for run, score in zip(runs, (0.8, 0.6), strict=True):
+        (tmp_path / run / "results.json").unlink()
+        (tmp_path / run / "answers.jsonl").unlink()
+        (tmp_path / run / "lmms_eval").mkdir()
+        content = {"results": {"gqa": {"exact_match,none": score}}}
+        (tmp_path / run / "lmms_eval/1_results.json").write_text(json.dumps(content))
+    part, _ = compared(load(runs)[0])
+    assert part.relative.tolist() == pytest.approx([0.75])
