@@ -118,6 +118,38 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
     )
 
 
+def test_a_benchmark(command, tiny, llava, tmp_path):
+    folder = llava.parent
+    questions = [
+        {"question_id": i, "image": f"coco/{i}.png", "text": "a dog?", "category": "popular"}
+        for i in range(0, 10, 2)
+    ]
+    labels = [{"question_id": i, "label": ("yes", "no")[i % 4 // 2]} for i in range(10)]
+    for name, items in (("questions", questions), ("labels", labels)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, items)))
+    words = [
+        *("test", "--config", ROOT / "configs/models/target.yaml", *CPU),
+        *(f"--model.pretrained={tiny}", "--model.max_new_tokens=2", "--data=InstructionData"),
+        *("--data.test=QuestionFile", f"--data.test.path={folder}/questions.jsonl"),
+        *(f"--data.test.answers={folder}/labels.jsonl", f"--data.cache_dir={tmp_path}/cache"),
+        *("--trainer.callbacks=Evaluate", "--trainer.callbacks.metric=YesNo"),
+        f"--trainer.default_root_dir={tmp_path}/run",
+    ]
+    status, _, told = command(*words)
+    assert status == 0, told
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["metric"] == "YesNo"
+    assert results["counts"] == {"popular": 5}
+    # What a model with random weights says has no "no" in it: all is taken for yes.
+    assert results["details"]["popular"] == pytest.approx(
+        {"accuracy": 0.6, "precision": 0.6, "recall": 1, "f1": 0.75, "yes_ratio": 1}
+    )
+    words[-2] = "--trainer.callbacks.metric=YesOrNo"
+    status, _, told = command(*words)
+    assert status == 2
+    assert "YesNo" in told
+
+
 def leveldb_log(log, block=32768):
     """Entries of a log in LevelDB's format whose first block had 7 bytes before this."""
     at, entry = 0, b""
