@@ -42,7 +42,7 @@ CHOICE = --config configs/selectors/$(data.selector).yaml $(OPTIONS_$(data.selec
   --data.fraction=$(data.fraction) --data.signals=[$(subst $(space),$(comma),$(strip $(STORES)))] \
   --seed_everything=$(seed) --trainer.default_root_dir=$(CELL)
 
-.PHONY: signals cell
+.PHONY: signals cell pictures
 signals: $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed $(SWEEP)/self_filter/.sealed \
   $(RUN)/all/results.json
 cell: $(CELL)/results.json
@@ -82,3 +82,11 @@ $(CELL)/results.json: $(CELL)/model/config.json $(RUN)/all/results.json
 	$(LIGHTNING) test --config $(HERE)/test.yaml --model.pretrained=$(CELL)/model \
 	  --trainer.callbacks=coincide_pl.evaluation.Evaluate --trainer.callbacks.full=$(RUN)/all \
 	  --trainer.default_root_dir=$(CELL)
+
+# The pictures in the READMEs; needs a finished sweep, and Chromium.
+pictures:
+	cp $(SWEEP)/comparison/comparison.png $(HERE)/comparison.png
+	cp $(SWEEP)/comparison/pareto.png $(HERE)/pareto.png
+	$(LIGHTNING) report $(SWEEP)/cells/coincide-0.2-0 --output=$(SWEEP)/report.html
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,2500 \
+	  --screenshot=$(abspath $(HERE)/report.png) file://$(abspath $(SWEEP)/report.html)
