@@ -1,8 +1,8 @@
 """The command `lightning`, also called `coincide`.
 
 `fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
-`create`, `create-clip`, `compare`, `report` and `overlap` are plain functions with the same kind of
-options and configs.
+`check`, `create`, `create-clip`, `compare`, `report` and `overlap` are plain functions with the
+same kind of options and configs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 import coincide_pl.data.readers
 import coincide_pl.selection  # noqa: F401  (readers and selectors can be named by their class)
+from coincide_pl.data.check import check
 from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.truncation import WarnTruncated
 from coincide_pl.errors import CoincideError, ConfigError
@@ -47,6 +48,7 @@ from coincide_pl.trainer import Trainer
 UNTOLD = re.compile("Tip: For seamless|number of stepping batches|GPU available|TPU cores")
 """What Lightning says at every start and no user needs."""
 FUNCTIONS: dict[str, Callable[..., None]] = {
+    "check": check,
     "create": tiny_llava,
     "create-clip": tiny_clip,
     "compare": compare,

@@ -183,6 +183,17 @@ class Records(Sequence[Record]):
         return codes
 
     @property
+    def images(self) -> tuple[dict[str, int], list[np.ndarray]]:
+        """Distinct images by path, with a number each, and the rows int64 that show each."""
+        flat = self._table.column("images").combine_chunks().flatten().dictionary_encode()
+        rows = np.repeat(np.arange(len(self)), self.image_counts)
+        codes = flat.indices.to_numpy(zero_copy_only=False)
+        order = np.argsort(codes, kind="stable")
+        names = {name: number for number, name in enumerate(flat.dictionary.to_pylist())}
+        ends = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1] if names else []
+        return names, np.split(rows[order], ends)
+
+    @property
     def sources(self) -> list[str | None]:
         """The source of every record, [N]."""
         return self._table.column("source").to_pylist()
