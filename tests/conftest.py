@@ -1,14 +1,25 @@
 """Tiny real things that many tests use."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from coincide_pl.cli import main
 from coincide_pl.models.tiny import tiny_llava
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what this machine has not got."""
+    has = {"gpu": torch.cuda.is_available(), "browser": shutil.which("chromium") is not None}
+    absent = [i for i in items if any(i.get_closest_marker(n) and not has[n] for n in has)]
+    if absent:
+        config.hook.pytest_deselected(items=absent)
+        items[:] = [item for item in items if item not in absent]
 
 
 @pytest.fixture(scope="session")

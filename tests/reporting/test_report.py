@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
@@ -15,7 +14,6 @@ from coincide_pl.reporting import report as page
 from coincide_pl.selection import Selection
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \u2028 naïve 猫"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture
@@ -141,7 +139,7 @@ def test_what_can_not_be_shown_is_named(run, tmp_path, command):
         page.report(str(run))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.browser
 def test_in_a_browser(run, tmp_path):
     """Sorts, opens a cluster and searches in headless Chromium, by a script put in the page."""
     page.report(str(run))
@@ -183,7 +181,7 @@ window.addEventListener("load", () => {
     (tmp_path / "probe.html").write_text(text.replace("<style>", probe + "<style>", 1))
     done = subprocess.run(
         [
-            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
             *(f"--user-data-dir={tmp_path}/profile", "--window-size=390,800", "--dump-dom"),
             f"file://{tmp_path}/probe.html",
         ],
