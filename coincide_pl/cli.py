@@ -275,6 +275,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", '.*"last"\\) is set, but there is no last checkpoint')
     warnings.filterwarnings("ignore", ".*smaller than the logging interval", PossibleUserWarning)
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_data")
+    warnings.filterwarnings("ignore", "Precision .* is not supported by the model summary")
     # Between Lightning and torch; nothing a user can do.
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
