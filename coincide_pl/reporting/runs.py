@@ -72,7 +72,7 @@ class FinishedRun:
         chosen = Selection.load(folder / "selection.safetensors")
         options = dict(chosen.selector["init_args"])
         options.pop("seed", None)
-        seconds, whole = costs(folder, config, "signals" in chosen.made_from)
+        seconds, whole = costs(folder, config)
         return cls(
             folder,
             chosen.selector["class_path"].rpartition(".")[2],
@@ -111,9 +111,7 @@ class FinishedRun:
         return worth if means else None
 
 
-def costs(
-    folder: Path, config: dict[str, Any], reads_signals: bool
-) -> tuple[dict[str, float], bool]:
+def costs(folder: Path, config: dict[str, Any]) -> tuple[dict[str, float], bool]:
     """Seconds by stage of a run, and of what its selection rests on.
 
     Where a selection was made from signals, the stages that wrote them count, and those that made
@@ -123,7 +121,6 @@ def costs(
     Args:
         folder: the run's.
         config: of its `fit`.
-        reads_signals: whether its selection was made from signals.
 
     Returns:
         Seconds, tests left out, and whether the stages of all signals were found.
@@ -132,7 +129,7 @@ def costs(
     known = lineage(start) if start else []
     spent: dict[str, float] = {}
     whole = True
-    for store in stores(config) if reads_signals else []:
+    for store in stores(config) if reads_signals(folder, config) else []:
         writer = run_of(store)
         whole = whole and writer is not None
         for before in reversed(lineage(writer) if writer else []):
@@ -158,8 +155,17 @@ def lineage(run: Path) -> list[Path]:
                 continue
             config = _config(path)
             pretrained = config.get("model", {}).get("init_args", {}).get("pretrained")
-            todo += [near for near in map(run_of, [pretrained, *stores(config)]) if near]
+            read = stores(config) if path.stem == "fit" and reads_signals(folder, config) else []
+            todo += [near for near in map(run_of, [pretrained, *read]) if near]
     return found
+
+
+def reads_signals(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether a fit read the signals that its config names: its selector did, or its model."""
+    file = folder / "selection.safetensors"
+    chosen = Selection.load(file).made_from if file.is_file() else {}
+    model = str(config.get("model", {}).get("class_path", ""))
+    return "signals" in chosen or model.endswith("SelfFilterModule")
 
 
 def run_of(path: str | None) -> Path | None:

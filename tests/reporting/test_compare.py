@@ -24,15 +24,18 @@ def runs(finished, tmp_path):
     """Coincide with its reference and signals, three seeds of which one was not tested."""
     stages_of(tmp_path / "start", [("fit", 1000)])
     (tmp_path / "start/model").mkdir()
-    for name, pretrained, stages in (
-        ("reference", tmp_path / "start/model", [("fit", 3), ("test", 50)]),
-        ("signals", tmp_path / "reference/model", [("predict", 4)]),
+    stages_of(tmp_path / "unread", [("predict", 500)])
+    for i, (name, pretrained, stages) in enumerate(
+        (
+            ("reference", tmp_path / "start/model", [("fit", 3), ("test", 50)]),
+            ("signals", tmp_path / "reference/model", [("predict", 4)]),
+        )
     ):
         stages_of(tmp_path / name, stages)
         stage = "predict" if name == "signals" else "fit"
         config = {
             "model": {"init_args": {"pretrained": str(pretrained)}},
-            "data": {"init_args": {"signals": str(tmp_path / "signals")}},
+            "data": {"init_args": {"signals": str(tmp_path / ("unread", "signals")[i])}},
         }
         (tmp_path / name / f"{stage}.yaml").write_text(yaml.safe_dump(config))
     signals = str(tmp_path / "signals")
