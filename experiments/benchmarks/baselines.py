@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import auto_cli
 
-from coincide_pl.reporting.compare import markdown
+from coincide_pl.reporting.tables import Table
 from coincide_pl.selection import (
     EL2N,
     CLIPScore,
@@ -93,7 +93,8 @@ def baselines(
         only: names of selectors (default: all).
         output: Markdown file to write as well.
     """
-    lines = [["selector", "samples", "seconds", "peak memory (MB)", "memory-mapped signals (MB)"]]
+    header = ["selector", "samples", "seconds", "peak memory (MB)", "memory-mapped signals (MB)"]
+    lines = []
     for size in num_samples or [100_000, 665_298]:
         place = Path(folder) / str(size)
         generate(place, size)
@@ -103,7 +104,7 @@ def baselines(
             seconds, peak, mapped = json.loads(told.splitlines()[-1])
             lines.append([name, f"{size:,}", f"{seconds:.1f}", f"{peak:.0f}", f"{mapped:.0f}"])
             print(" | ".join(lines[-1]), flush=True)
-    text = markdown(lines)
+    text = Table("Baselines", header, lines).markdown()
     print(text, end="")
     if output:
         Path(output).write_text(text)
