@@ -104,6 +104,7 @@ class InstructionData(lightning.LightningDataModule):
         self.image_cache = image_cache
         self.cache_dir, self.seed = cache_dir, seed
         self.rows_done: np.ndarray | None = None
+        self.rows_answered: np.ndarray | None = None
         self.selection: Selection | None = None
         if val is None:
             self.val_dataloader = None  # type: ignore[method-assign, assignment]
@@ -269,9 +270,18 @@ class InstructionData(lightning.LightningDataModule):
         return self._loader(self.val_records, self._in_order(self.val_records), even=True)
 
     def test_dataloader(self) -> BatchLoader:
-        """The prompts of all test rows."""
-        plan = self._in_order(self.test_records)
-        return self._loader(self.test_records, plan, even=False, prompts=True)
+        """The prompts of all test rows, but for batches all of whose rows are answered.
+
+        No process is left without a batch, for then it would not wait for the others.
+        """
+        assert self.trainer is not None
+        plan = self._in_order(self.test_records)(0)
+        left = [batch for batch in plan if not self._answered(batch)] or plan[-1:]
+        left += left[-1:] * (self.trainer.world_size - len(left))
+        return self._loader(self.test_records, lambda epoch: left, even=False, prompts=True)
+
+    def _answered(self, batch: np.ndarray) -> bool:
+        return self.rows_answered is not None and bool(self.rows_answered[batch].all())
 
     def predict_dataloader(self) -> BatchLoader:
         """All training rows in fixed batches, but for batches all of whose rows are done."""

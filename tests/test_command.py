@@ -144,6 +144,7 @@ def test_a_benchmark(command, tiny, llava, tmp_path):
     assert results["details"]["popular"] == pytest.approx(
         {"accuracy": 0.6, "precision": 0.6, "recall": 1, "f1": 0.75, "yes_ratio": 1}
     )
+    assert not list((tmp_path / "run").glob(".answers*"))
     words[-2] = "--trainer.callbacks.metric=YesOrNo"
     status, _, told = command(*words)
     assert status == 2

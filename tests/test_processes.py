@@ -66,6 +66,25 @@ def test_two_processes_choose_as_one_does_and_train_on_it(tiny, llava, tmp_path)
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_two_processes_answer_as_one_does(tiny, llava, tmp_path):
+    """In many batches, and in one, of which the second process has none of its own."""
+    for batch_size in (8, 60):
+        for name, processes in {"one": (), "two": TWO}.items():
+            status, told = coincide(
+                *("test", "--model=TargetModule", f"--model.pretrained={tiny}", *processes),
+                *("--model.max_new_tokens=2", "--data=InstructionData", "--data.test=LlavaJson"),
+                *(f"--data.test.path={llava}", f"--data.cache_dir={tmp_path}/cache"),
+                *(f"--data.batch_size={batch_size}", "--data.max_length=512"),
+                *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+                f"--trainer.default_root_dir={tmp_path}/{name}",
+            )
+            assert status == 0, told
+        for file in ("results.json", "answers.jsonl"):
+            one, two = (tmp_path / name / file for name in ("one", "two"))
+            assert one.read_text() == two.read_text()
+            one.unlink()
+
+
 def test_two_processes_print_a_mistake_once(llava, tiny, tmp_path):
     llava.write_text(llava.read_text().replace('"gpt"', '"robot"', 1))
     words = ("--config", ROOT / "configs/models/target.yaml", f"--model.pretrained={tiny}")

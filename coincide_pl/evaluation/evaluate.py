@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 from torch import distributed
 
 from coincide_pl.data.collation import Batch
@@ -47,10 +48,11 @@ class Evaluate(lightning.Callback):
     They lie in the trainer's `default_root_dir`. `results.json`: `scores` by task, `counts` of the
     questions, `details` where the metric has some, and fingerprints of the model and the test data.
     `answers.jsonl`: a line for each question in the data's order, with `id`, `task`, `answer`,
-    `truth` and `outcome`, what the metric makes of it.
+    `truth` and `outcome`, what the metric makes of it. A test that was interrupted goes on.
     """
 
     answers: dict[int, tuple[str, str, str]]
+    kept: KeptAnswers
 
     def __init__(self, metric: AnswerMetric | None = None, full: str | None = None) -> None:
         """Scores alone, or related to a run's on all data.
@@ -63,14 +65,21 @@ class Evaluate(lightning.Callback):
         self.metric = metric or ExactMatch()
         self.full = full
 
-    def on_test_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
-        """Finds the tasks in the test records."""
-        sources = trainer.datamodule.test_records.sources  # type: ignore[attr-defined]
+        """Finds the tasks, and the answers that an interrupted test of the same left."""
+        if stage != "test":
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.metric.reset()
-        self.metric.tasks = sorted({source or "all" for source in sources})
-        self.answers = {}
+        self.metric.tasks = sorted({source or "all" for source in data.test_records.sources})
+        root = None if trainer.fast_dev_run else Path(trainer.default_root_dir)  # type: ignore[attr-defined]
+        self.kept = KeptAnswers(root, answering(data, pl_module), trainer.global_rank)
+        self.answers = self.kept.load()
+        trainer.strategy.barrier("answers read")
+        data.rows_answered = np.zeros(len(data.test_records), bool)
+        data.rows_answered[list(self.answers)] = True
 
     def on_test_batch_end(
         self,
@@ -83,7 +92,9 @@ class Evaluate(lightning.Callback):
     ) -> None:
         """Keeps a batch's answers."""
         told = zip(outputs["answers"], batch.answers, batch.sources, strict=True)
-        self.answers.update(zip(batch.rows.tolist(), told, strict=True))
+        new = dict(zip(batch.rows.tolist(), told, strict=True))
+        self.answers.update(new)
+        self.kept.add(new)
 
     def on_test_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -128,3 +139,62 @@ class Evaluate(lightning.Callback):
             text = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             write_text(root / "answers.jsonl", text)
             write_text(root / "results.json", json.dumps(content, indent=1))
+        trainer.strategy.barrier("answers written")
+        self.kept.forget()
+
+
+class KeptAnswers:
+    """Answers of a test that goes on, one file for each process; a later start reads them all."""
+
+    def __init__(self, root: Path | None, made_from: dict[str, Any], rank: int) -> None:
+        """Touches nothing yet.
+
+        Args:
+            root: the run's directory; None keeps nothing.
+            made_from: everything that the answers depend on.
+            rank: of this process.
+        """
+        self.root, self.rank = root, rank
+        self._head, self._begun = json.dumps(made_from, sort_keys=True), False
+
+    def load(self) -> dict[int, tuple[str, str, str]]:
+        """What is there by row: answer, truth, task; what other tests left counts as absent."""
+        found: dict[int, tuple[str, str, str]] = {}
+        for path in sorted(self.root.glob(".answers.*.jsonl")) if self.root else ():
+            head, *lines = path.read_text().split("\n")
+            if head != self._head:
+                continue
+            for line in lines[:-1]:  # the last one has no end: it is empty, or was cut
+                row, *told = json.loads(line)
+                found[row] = (told[0], told[1], told[2])
+        return found
+
+    def add(self, answers: dict[int, tuple[str, str, str]]) -> None:
+        """Writes some more, after what is there and whole."""
+        if self.root is None:
+            return
+        path = self.root / f".answers.{self.rank}.jsonl"
+        if not self._begun:
+            old = path.read_text() if path.is_file() else ""
+            fits = old.startswith(self._head + "\n")
+            write_text(path, [old[: old.rindex("\n") + 1] if fits else self._head + "\n"])
+            self._begun = True
+        with path.open("a") as file:
+            file.writelines(json.dumps([row, *told]) + "\n" for row, told in answers.items())
+
+    def forget(self) -> None:
+        """Removes all processes' files."""
+        if self.root is not None and self.rank == 0:
+            for path in self.root.glob(".answers.*.jsonl"):
+                path.unlink()
+
+
+def answering(data: Any, module: Any) -> dict[str, Any]:
+    """What answers depend on."""
+    return {
+        "data": data.test_records.fingerprint,
+        "model": module.fingerprint,
+        "max_length": data.max_length,
+        "max_new_tokens": getattr(module, "max_new_tokens", None),
+        "dtype": getattr(module, "weights", None),
+    }
