@@ -190,7 +190,7 @@ class Records(Sequence[Record]):
         codes = flat.indices.to_numpy(zero_copy_only=False)
         order = np.argsort(codes, kind="stable")
         names = {name: number for number, name in enumerate(flat.dictionary.to_pylist())}
-        ends = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1] if names else []
+        ends = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
         return names, np.split(rows[order], ends)
 
     @property
