@@ -161,12 +161,15 @@ class KeptAnswers:
         """What is there by row: answer, truth, task; what other tests left counts as absent."""
         found: dict[int, tuple[str, str, str]] = {}
         for path in sorted(self.root.glob(".answers.*.jsonl")) if self.root else ():
-            head, *lines = path.read_text().split("\n")
+            head, *lines = path.read_text(errors="replace").split("\n")
             if head != self._head:
                 continue
             for line in lines[:-1]:  # the last one has no end: it is empty, or was cut
-                row, *told = json.loads(line)
-                found[row] = (told[0], told[1], told[2])
+                try:
+                    row, answer, truth, task = json.loads(line)
+                except ValueError:  # damaged: it is answered again
+                    continue
+                found[int(row)] = (answer, truth, task)
         return found
 
     def add(self, answers: dict[int, tuple[str, str, str]]) -> None:

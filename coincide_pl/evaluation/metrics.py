@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,9 +42,9 @@ class AnswerMetric(Metric):
         for name in ("outcomes", "places", "groups"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
+    @abstractmethod
     def outcome(self, answer: str, truth: str) -> float:
         """What an answer is worth."""
-        raise NotImplementedError
 
     def group(self, record_id: str, image: str | None) -> str:
         """What a question belongs together with; by default it stands alone."""

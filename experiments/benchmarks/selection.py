@@ -1,7 +1,8 @@
 """How fast a selection is, how much memory it takes, and how far both are from the limit.
 
 `picks` compares with the authors' formula written out, `growth` follows the size of the data,
-`agreement` compares the ways to cluster. Each part prints its table in Markdown.
+`agreement` compares the ways to cluster, `digests` tells selections apart. Each part prints its
+table in Markdown.
 """
 
 import json
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import faiss
 import numpy as np
 import torch
 from features import LAYERS, write_features
@@ -24,6 +26,7 @@ from jsonargparse import auto_cli
 
 from coincide_pl.selection import Coincide, Pool, Selection, greedy_mmd, pick
 from coincide_pl.selection.cache import Cache
+from coincide_pl.selection.coincide import METHODS
 from coincide_pl.selection.kernels import MEMORY, Kernel, density
 from coincide_pl.selection.rows import Rows
 
@@ -335,6 +338,25 @@ def agreement(
     path.unlink()
 
 
+def digests(size: int = 12_000, width: int = 2560) -> None:
+    """A digest of the selection by each way to cluster, to compare between versions of Faiss.
+
+    Args:
+        size: samples.
+        width: of the features.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.npy"
+        write_features(path, size, width, size // PER_CLUSTER)
+        features = np.load(path, mmap_mode="r")
+        pool = Pool(range(size), {"activations": features}, {"signals": "s"}, LAYERS)
+        rows = [["Faiss", "clustering", "digest of the selection"]]
+        for way in METHODS:
+            selection = Coincide(size // PER_CLUSTER, clustering=way).select(pool, size // 5)
+            rows.append([faiss.__version__, way, selection.fingerprint])
+    table(rows)
+
+
 def labels_of(file: Path, features: np.ndarray) -> tuple[np.ndarray, float]:
     """Labels, and the mean inner product of rows with their centroids."""
     from safetensors.numpy import load_file
@@ -365,4 +387,4 @@ def table(rows: list[list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli([picks, growth, agreement, one], as_positional=False)
+    auto_cli([picks, growth, agreement, digests, one], as_positional=False)

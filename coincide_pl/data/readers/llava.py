@@ -68,10 +68,7 @@ class LlavaJson(Reader):
 
     def write_subset(self, indices: Iterable[int], path: Path) -> None:
         """Writes the chosen items as they stand in the file, unknown keys too, as a JSON array."""
-        order = [int(i) for i in indices]
-        wanted = set(order)
-        items = {n: item for n, item in enumerate(json_items(self.path)) if n in wanted}
-        write_text(path, json_array(items[n] for n in order))
+        write_text(path, json_array(chosen_items(self.path, indices)))
 
     def _record(self, number: int, item: Any) -> Record:
         name = f"{self.path}: record {number}"
@@ -86,8 +83,7 @@ class LlavaJson(Reader):
         if not isinstance(images, list) or not all(isinstance(i, str) for i in images):
             raise DataError(f"{name}: 'image' must be a path or a list of paths")
         for image in images:
-            if Path(image).is_absolute() or ".." in Path(image).parts or "\0" in image:
-                raise DataError(f"{name}: 'image' {image!r} leads outside the image folder")
+            check_inside(name, image)
         turns = self._turns(name, item.get("conversations"))
         marks = sum(t.text.count(IMAGE_MARK) for t in turns if t.role == "user")
         if marks > len(images):
@@ -129,6 +125,20 @@ class LlavaJson(Reader):
         if not isinstance(source, str):
             raise DataError(f"{name}: {self.source_field!r} must be text")
         return source
+
+
+def check_inside(name: str, image: str) -> None:
+    """Refuse an image path of a record, called `name`, that leads out of the image folder."""
+    if Path(image).is_absolute() or ".." in Path(image).parts or "\0" in image:
+        raise DataError(f"{name}: 'image' {image!r} leads outside the image folder")
+
+
+def chosen_items(path: Path, indices: Iterable[int]) -> list[Any]:
+    """Some items of a file, as they stand in it, in the order of `indices`."""
+    order = [int(i) for i in indices]
+    wanted = set(order)
+    items = {n: item for n, item in enumerate(json_items(path)) if n in wanted}
+    return [items[n] for n in order]
 
 
 def json_items(path: Path) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from coincide_pl.data.readers.llava import json_items
+from coincide_pl.data.readers.llava import check_inside, chosen_items, json_items
 from coincide_pl.data.readers.reader import Reader, write_text
 from coincide_pl.data.records import IMAGE_MARK, Record, Turn
 from coincide_pl.errors import DataError
@@ -88,18 +88,15 @@ class QuestionFile(Reader):
 
     def write_subset(self, indices: Iterable[int], path: Path) -> None:
         """Writes the chosen questions as JSON lines."""
-        order = [int(i) for i in indices]
-        wanted = set(order)
-        items = {n: item for n, item in enumerate(json_items(self.path)) if n in wanted}
-        write_text(path, (json.dumps(items[n], ensure_ascii=False) + "\n" for n in order))
+        items = chosen_items(self.path, indices)
+        write_text(path, (json.dumps(item, ensure_ascii=False) + "\n" for item in items))
 
     def _images(self, name: str, image: Any) -> tuple[str, ...]:
         if image is None or image == "":
             return ()
         if not isinstance(image, str):
             raise DataError(f"{name}: 'image' must be a path")
-        if Path(image).is_absolute() or ".." in Path(image).parts or "\0" in image:
-            raise DataError(f"{name}: 'image' {image!r} leads outside the image folder")
+        check_inside(name, image)
         return (image,)
 
     def _answers(self) -> Iterator[tuple[str, str]]:
