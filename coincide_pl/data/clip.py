@@ -32,7 +32,7 @@ class ClipEncoder:
     def encode_image(self, image: Image.Image) -> EncodedImage:
         """Process one image, alone; no token stands for it."""
         out = self.processor.image_processor(images=[image], return_tensors="pt")
-        return EncodedImage(np.zeros(0, np.int64), dict(out))
+        return EncodedImage(np.zeros(0, np.int64), "", "", 0, dict(out))
 
     def encode(self, record: Record, images: list[EncodedImage]) -> Encoding:
         """Encode the text of a conversation; it has no labels, and all its images are kept.

@@ -30,6 +30,7 @@ class Batch:
         image_inputs: the model's arguments for the distinct images, concatenated.
         image_index: int64 [occurrences], the distinct image at each image mark, row by row.
         num_images: distinct images.
+        image_tokens: int64 [num_images], tokens whose place each image's features take.
         sources: [B], each record's source, or `all` where the data have none.
         answers: [B], each record's last answer.
         num_truncated: conversations that the maximum length cut.
@@ -45,6 +46,7 @@ class Batch:
     image_inputs: dict[str, Tensor]
     image_index: Tensor
     num_images: int
+    image_tokens: Tensor
     sources: list[str]
     answers: list[str]
     num_truncated: int
@@ -134,6 +136,7 @@ def collate(
         image_inputs={key: stacked(key, used) for key in (used[0] if used else {})},
         image_index=torch.tensor([distinct[path] for path in occurrences], dtype=torch.int64),
         num_images=len(distinct),
+        image_tokens=torch.tensor([images[path].num_features for path in distinct]),
         sources=[record.source or "all" for record in records],
         answers=[record.turns[-1].text for record in records],
         num_truncated=sum(e.truncated for e in encodings),
@@ -142,8 +145,20 @@ def collate(
 
 
 def stacked(key: str, inputs: list[dict[str, Any]]) -> Tensor:
-    """One image argument of several images."""
+    """One image argument of several images; smaller ones are filled up with zeros.
+
+    Images that are cut into tiles come as [1, tiles, ...] with as many tiles as each needs; models
+    that read them so know from the image's size, or from the zeros, which are there.
+    """
     try:
-        return torch.cat([item[key] for item in inputs])
-    except (RuntimeError, KeyError) as error:
-        raise DataError(f"images of one batch give {key!r} of different shapes") from error
+        values = [item[key] for item in inputs]
+        shape = [max(sizes) for sizes in zip(*(v.shape[1:] for v in values), strict=True)]
+    except (ValueError, KeyError) as error:
+        raise DataError(f"images of one batch give {key!r} of different kinds") from error
+    out = values[0].new_zeros((sum(len(v) for v in values), *shape))
+    start = 0
+    for value in values:
+        inside = tuple(slice(0, size) for size in value.shape[1:])
+        out[(slice(start, start + len(value)), *inside)] = value
+        start += len(value)
+    return out

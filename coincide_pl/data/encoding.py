@@ -1,14 +1,13 @@
 """Encode conversations as token ids, labels and masks, by the model's own chat template.
 
 The template is rendered once per conversation structure, to learn the pieces of text that it puts
-between the turns. The whole text is tokenized once; what each token is follows from where its
+around what was said. The whole text is tokenized once; what each token is follows from where its
 characters lie. Each image mark then becomes the run of tokens that the processor makes of that
 image, so an image is processed once however many conversations are about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from coincide_pl.data.records import IMAGE_MARK, Record
+from coincide_pl.data.records import Record
+from coincide_pl.data.template import Spoken, Template
 from coincide_pl.errors import ModelError
 
 IGNORE = -100
@@ -28,11 +28,17 @@ class EncodedImage:
     """One image: the tokens that stand for it, and what the model reads of it.
 
     Attributes:
-        tokens: int64 [run], from the processor.
+        tokens: int64 [run], from the processor: feature tokens, and control tokens around them.
+        before: plain text that the processor puts in front of the run.
+        after: the same after it.
+        num_features: how many of the tokens are feature tokens.
         inputs: the model's image arguments (`pixel_values` and so on), batched over one image.
     """
 
     tokens: np.ndarray
+    before: str
+    after: str
+    num_features: int
     inputs: dict[str, Tensor]
 
 
@@ -57,15 +63,28 @@ class Encoding:
     truncated: bool
 
 
+@dataclass
+class _Tokens:
+    """Tokens of a text, and where in it each begins and ends."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+
 class Encoder:
     """Encodes records with one processor; can be sent to worker processes."""
 
-    def __init__(self, processor: Any, max_length: int = 2048) -> None:
+    def __init__(
+        self, processor: Any, max_length: int = 2048, image_token: str | None = None
+    ) -> None:
         """Looks the processor's special tokens up.
 
         Args:
             processor: a processor of transformers with a chat template and a fast tokenizer.
             max_length: in tokens, image tokens included; longer conversations are cut at the end.
+            image_token: the token whose place image features take, for a processor that does not
+                name it.
 
         Raises:
             ModelError: the processor has no chat template, image token or fast tokenizer.
@@ -74,26 +93,24 @@ class Encoder:
         self.tokenizer = processor.tokenizer
         self.max_length = max_length
         name = type(processor).__name__
-        if not (getattr(processor, "chat_template", None) or self.tokenizer.chat_template):
-            raise ModelError(
-                f"{name} has no chat template: add a chat_template.jinja to the checkpoint"
-            )
         if not self.tokenizer.is_fast:
             raise ModelError(f"{name}: a fast tokenizer (tokenizer.json) is needed")
-        token = getattr(processor, "image_token", None)
-        if not isinstance(token, str):
-            raise ModelError(f"{name} has no image token")
-        self.image_token: str = token
-        self.image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
-        self.special_ids = np.array(sorted(self.tokenizer.added_tokens_decoder), np.int64)
+        self.template = Template(processor, image_token)
+        self.mark_id = self.tokenizer.convert_tokens_to_ids(self.template.image_mark)
+        own = None if image_token else getattr(self.tokenizer, "image_token_id", None)
+        named = image_token or getattr(processor, "image_token", None)
+        self.image_id = own if own is not None else self.tokenizer.convert_tokens_to_ids(named)
+        added = self.tokenizer.added_tokens_decoder.items()
+        control = {token for token, kind in added if kind.special} | {self.mark_id, self.image_id}
+        self.control_ids = np.array(sorted(control), np.int64)
         bos = self.tokenizer.bos_token_id
         self._bos = bos if bos is not None and self.tokenizer("a")["input_ids"][0] == bos else None
-        self._pieces: dict[tuple[str, ...], tuple[list[str], str]] = {}
 
     def encode_image(self, image: Image.Image) -> EncodedImage:
         """Process one image, alone."""
+        mark = self.template.image_mark
         out = self.processor(
-            text=[self.image_token], images=[image], add_special_tokens=False, return_tensors="pt"
+            text=[mark], images=[image], add_special_tokens=False, return_tensors="pt"
         )
         tokens = out.pop("input_ids")[0].numpy()
         inputs = {
@@ -102,7 +119,11 @@ class Encoder:
             if isinstance(value, Tensor)
             and key not in ("attention_mask", "token_type_ids", "mm_token_type_ids")
         }
-        return EncodedImage(tokens, inputs)
+        control = np.flatnonzero(np.isin(tokens, self.control_ids))
+        first, last = (control[0], control[-1] + 1) if len(control) else (0, len(tokens))
+        before, after = (self.tokenizer.decode(part) for part in (tokens[:first], tokens[last:]))
+        run = tokens[first:last]
+        return EncodedImage(run, before, after, int((run == self.image_id).sum()), inputs)
 
     def encode(self, record: Record, images: list[EncodedImage]) -> Encoding:
         """Encode a whole conversation.
@@ -111,77 +132,90 @@ class Encoder:
             record: the conversation.
             images: one per image of the record.
         """
-        return self._encode(record, images, to_answer=False)
+        pieces, spoken, end = self.template.render(record.turns)
+        return self._encode(self._lay_out(pieces, spoken, images), spoken, end, images)
 
     def encode_prompt(self, record: Record, images: list[EncodedImage]) -> Encoding:
         """Encode a conversation up to where its last answer begins, for generation."""
-        return self._encode(record, images, to_answer=True)
+        pieces, spoken, end = self.template.render(record.turns, to_answer=True)
+        text, spans = self._lay_out(pieces, spoken, images)
+        answer = max(i for i, one in enumerate(spoken) if one.role == "assistant")
+        text = text[: spans[answer][0]].rstrip(" ")
+        return self._encode((text, spans[:answer]), spoken[:answer], end, images)
 
-    def _encode(self, record: Record, images: list[EncodedImage], to_answer: bool) -> Encoding:
-        contents = self._contents(record)
-        pieces, end = self._structure(record)
-        text, spans = pieces[0], []
-        for content, piece in zip(contents, pieces[1:], strict=True):
-            spans.append((len(text), len(text) + len(content)))
-            text += content + piece
-        roles = [turn.role for turn in record.turns]
-        answers = [i for i, role in enumerate(roles) if role == "assistant"]
-        if to_answer:
-            text = text[: spans[answers[-1]][0]].rstrip(" ")
-            spans = spans[: answers[-1]]
-            answers = answers[:-1]
+    def _lay_out(
+        self, pieces: list[str], spoken: list[Spoken], images: list[EncodedImage]
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The whole text, one mark per image, and the span in it of all that is spoken."""
+        mark = self.template.image_mark
+        shown = sum(piece.count(mark) for piece in pieces)
+        if shown != len(images):
+            raise ModelError(f"the chat template shows {shown} of {len(images)} images")
+        left = iter(images)
+        text, spans = "", []
+        for number, piece in enumerate(pieces):
+            head, *tails = piece.split(mark)
+            text += head
+            for tail in tails:
+                image = next(left)
+                text += image.before + mark + image.after + tail
+            if number < len(spoken):
+                spans.append((len(text), len(text) + len(spoken[number].text)))
+                text += spoken[number].text
+        return text, spans
+
+    def _encode(
+        self,
+        laid_out: tuple[str, list[tuple[int, int]]],
+        spoken: list[Spoken],
+        end: str,
+        images: list[EncodedImage],
+    ) -> Encoding:
+        text, spans = laid_out
+        tokens = self._spell_out(text, self._tokenize(text), spans)
+        labelled = np.zeros(len(tokens.ids), bool)
+        for (start, stop), one in zip(spans, spoken, strict=True):
+            if one.role == "assistant":
+                # The blank before an answer is the answer's, be it a token of its own or not.
+                start -= text[:start].endswith(" ")
+                labelled |= (tokens.ends > start) & (tokens.starts < stop + len(end))
+        users = [span for span, one in zip(spans, spoken, strict=True) if one.role == "user"]
+        first = (users or spans or [(0, 0)])[0][0]
+        return self._expand(tokens.ids, labelled, tokens.ends > first, images)
+
+    def _tokenize(self, text: str) -> _Tokens:
+        """All tokens, the tokenizer's own first one (BOS) too, unless the template wrote it."""
         out = self.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
         ids = np.array(out["input_ids"], np.int64)
         starts, ends = np.array(out["offset_mapping"], np.int64).reshape(-1, 2).T
-        ids, starts, ends = self._begin(ids, starts, ends)
-        ids, starts, ends = self._spell_out(text, ids, starts, ends, spans, roles)
-        labelled = np.zeros(len(ids), bool)
-        for i in answers:
-            # A token that begins with the blank before the answer belongs to the answer.
-            labelled |= (ends > spans[i][0]) & (starts < spans[i][1] + len(end))
-        first_user = next(spans[i][0] for i, role in enumerate(roles) if role == "user")
-        return self._expand(ids, labelled, ends > first_user, images)
-
-    def _begin(
-        self, ids: np.ndarray, starts: np.ndarray, ends: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Put the tokenizer's own first token (BOS) in front, unless the template wrote it."""
         if self._bos is None or (len(ids) and ids[0] == self._bos):
-            return ids, starts, ends
-        return np.append(self._bos, ids), np.append(0, starts), np.append(0, ends)
+            return _Tokens(ids, starts, ends)
+        return _Tokens(np.append(self._bos, ids), np.append(0, starts), np.append(0, ends))
 
-    def _spell_out(
-        self,
-        text: str,
-        ids: np.ndarray,
-        starts: np.ndarray,
-        ends: np.ndarray,
-        spans: list[tuple[int, int]],
-        roles: Sequence[str],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _spell_out(self, text: str, tokens: _Tokens, spans: list[tuple[int, int]]) -> _Tokens:
         """Replace control tokens that somebody typed by ordinary tokens of the same text."""
-        typed = np.zeros(len(ids), bool)
-        special = np.isin(ids, self.special_ids) & (ends > starts)
-        if not special.any():
-            return ids, starts, ends
-        for (start, stop), role in zip(spans, roles, strict=False):
-            inside = special & (starts >= start) & (ends <= stop)
-            typed |= inside & ((ids != self.image_id) | (role != "user"))
+        special = np.isin(tokens.ids, self.control_ids) & (tokens.ends > tokens.starts)
+        typed = np.zeros(len(tokens.ids), bool)
+        for start, stop in spans:
+            typed |= special & (tokens.starts >= start) & (tokens.ends <= stop)
         if not typed.any():
-            return ids, starts, ends
-        parts: list[tuple[list[int], int, int]] = []
-        for i in range(len(ids)):
-            plain = [int(ids[i])]
-            if typed[i]:
-                plain = self.tokenizer.encode(
-                    text[starts[i] : ends[i]], add_special_tokens=False, split_special_tokens=True
+            return tokens
+        plain: list[list[int]] = []
+        for token, start, stop, is_typed in zip(
+            tokens.ids, tokens.starts, tokens.ends, typed, strict=True
+        ):
+            plain.append(
+                self.tokenizer.encode(
+                    text[start:stop], add_special_tokens=False, split_special_tokens=True
                 )
-            parts.append((plain, int(starts[i]), int(ends[i])))
-        counts = [len(plain) for plain, _, _ in parts]
-        return (
-            np.array([token for plain, _, _ in parts for token in plain], np.int64),
-            np.repeat(starts, counts),
-            np.repeat(ends, counts),
+                if is_typed
+                else [int(token)]
+            )
+        counts = [len(ids) for ids in plain]
+        return _Tokens(
+            np.array([token for ids in plain for token in ids], np.int64),
+            np.repeat(tokens.starts, counts),
+            np.repeat(tokens.ends, counts),
         )
 
     def _expand(
@@ -192,9 +226,9 @@ class Encoder:
         images: list[EncodedImage],
     ) -> Encoding:
         """Put each image's run of tokens where its mark is, and cut at the maximum length."""
-        marks = np.flatnonzero(ids == self.image_id)
+        marks = np.flatnonzero(ids == self.mark_id)[: len(images)]
         if len(marks) != len(images):
-            raise ModelError(f"the chat template shows {len(marks)} of {len(images)} images")
+            raise ModelError(f"the tokenizer keeps {len(marks)} of {len(images)} image marks")
         counts = np.ones(len(ids), np.int64)
         counts[marks] = [len(image.tokens) for image in images]
         ends = np.cumsum(counts)
@@ -212,51 +246,12 @@ class Encoder:
         if len(images):
             full[run] = np.concatenate([image.tokens for image in images])
         labels = np.where(np.repeat(labelled, counts) & ~run, full, IGNORE)
-        text = ~run & np.repeat(spoken, counts)
-        if len(marks):
-            text &= np.arange(total) >= ends[marks[0]]
+        after = np.arange(total) >= ends[marks[0]] if len(marks) else np.repeat(spoken, counts)
         return Encoding(
             full[:length],
             labels[:length],
             (run & (full == self.image_id))[:length],
-            text[:length],
+            (after & ~run)[:length],
             kept,
             length < total,
         )
-
-    def _contents(self, record: Record) -> list[str]:
-        """Each turn's text, image marks as the processor's image tokens."""
-        return [
-            turn.text.replace(IMAGE_MARK, self.image_token).strip()
-            if turn.role == "user"
-            else turn.text.strip()
-            for turn in record.turns
-        ]
-
-    def _structure(self, record: Record) -> tuple[list[str], str]:
-        """The template's text between contents, and what it prints after a last answer."""
-        shape = tuple(turn.role for turn in record.turns)
-        if shape not in self._pieces:
-            marks = [f"\ue000{i}\ue001" for i in range(len(shape))]
-            messages = [
-                {"role": role, "content": [{"type": "text", "text": mark}]}
-                for role, mark in zip(shape, marks, strict=True)
-            ]
-            text = self.processor.apply_chat_template(messages, tokenize=False)
-            pieces = []
-            for mark in marks:
-                before, found, text = text.partition(mark)
-                if not found:
-                    raise ModelError(
-                        "the chat template does not show each turn as it is; "
-                        f"it can't be used for turns by {', '.join(shape)}"
-                    )
-                pieces.append(before)
-            last = max(i for i, role in enumerate(shape) if role == "assistant")
-            if last == len(shape) - 1:
-                end = text
-            else:
-                whole = self.processor.apply_chat_template(messages[: last + 1], tokenize=False)
-                end = whole.partition(marks[last])[2]
-            self._pieces[shape] = ([*pieces, text], end.rstrip())
-        return self._pieces[shape]

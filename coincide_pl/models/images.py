@@ -3,54 +3,76 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
+"""What models call the argument that is 1 at image tokens."""
+PER_MARK = ("image_grid_thw",)
+"""Image arguments that models also read where they place the tokens, one for each image mark."""
+
 
 @contextmanager
-def shared_images(model: PreTrainedModel, image_index: Tensor, num_images: int) -> Iterator[None]:
+def shared_images(model: PreTrainedModel, batch: Any) -> Iterator[None]:
     """While open, image features made from the distinct images are handed out per occurrence.
 
-    A model given `pixel_values` of the distinct images computes their features once; where
-    `image_index` repeats an image, its features are repeated.
+    A model given `pixel_values` of the distinct images computes their features once; where an image
+    stands at several marks of the batch, its features are repeated.
 
     Args:
         model: an image-text-to-text model of transformers; its `get_image_features` returns, as
-            `pooler_output`, the features image by image.
-        image_index: int64 [occurrences], the image that stands at each image mark of the batch.
-        num_images: how many distinct images the batch has.
+            `pooler_output`, the features image by image, and for some families more of the same
+            kind for each of several layers, as `deepstack_features`.
+        batch: a `Batch`.
     """
-    if image_index.numel() == num_images:  # every image stands once: nothing to repeat
+    index = batch.image_index.tolist()
+    if index == list(range(batch.num_images)):  # every image stands once: nothing to repeat
         yield
         return
+    sizes = batch.image_tokens.tolist()
     owner = model.model
     original = owner.get_image_features
 
+    def repeated(features: Any) -> Any:
+        whole = isinstance(features, Tensor)
+        rows = features if whole else torch.cat([part.flatten(0, -2) for part in features])
+        parts = rows.flatten(0, -2).split(sizes)
+        chosen = [parts[image] for image in index]
+        return torch.cat(chosen) if whole else chosen
+
     @functools.wraps(original)  # generation reads the signature
-    def repeated(*args: Any, **kwargs: Any) -> Any:
-        output = original(*args, **kwargs)
-        features = output.pooler_output
-        if isinstance(features, Tensor):
-            output.pooler_output = features[image_index.to(features.device)]
-        else:
-            output.pooler_output = type(features)([features[i] for i in image_index.tolist()])
+    def get_image_features(*args: Any, **kwargs: Any) -> Any:
+        kwargs.update(zip(inspect.signature(original).parameters, args, strict=False))
+        kwargs.update({name: batch.image_inputs[name] for name in PER_MARK if name in kwargs})
+        output = original(**kwargs)
+        output.pooler_output = repeated(output.pooler_output)
+        if getattr(output, "deepstack_features", None) is not None:
+            output.deepstack_features = [repeated(layer) for layer in output.deepstack_features]
         return output
 
-    owner.get_image_features = repeated
+    owner.get_image_features = get_image_features
     try:
         yield
     finally:
         del owner.get_image_features
 
 
-def model_inputs(batch: Any) -> dict[str, Tensor]:
-    """The arguments of a forward pass, from a `Batch`."""
+def model_inputs(model: PreTrainedModel, batch: Any) -> dict[str, Tensor]:
+    """The arguments of a model's forward pass, from a `Batch`."""
+    known = inspect.signature(model.forward).parameters
+    types = [name for name in TOKEN_TYPES if name in known][:1]
     return {
         "input_ids": batch.input_ids,
         "attention_mask": batch.attention_mask,
-        **batch.image_inputs,
+        **{name: batch.image_mask.long() for name in types},
+        **{
+            name: value[batch.image_index] if name in PER_MARK else value
+            for name, value in batch.image_inputs.items()
+        },
     }

@@ -57,6 +57,16 @@ def check_directory(pretrained: str, *files: str) -> None:
         raise ModelError(f"{pretrained}: no such checkpoint directory")
 
 
+def resolved(pretrained: str) -> Path:
+    """The directory of a checkpoint: itself, or where the local hub cache has that name."""
+    directory = Path(pretrained)
+    if directory.is_dir():
+        return directory
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(pretrained, local_files_only=True))
+
+
 def checkpoint_fingerprint(pretrained: str) -> str:
     """A digest of everything in a checkpoint that its numbers depend on.
 
@@ -66,13 +76,8 @@ def checkpoint_fingerprint(pretrained: str) -> str:
     Returns:
         32 hexadecimal digits over names and contents of the weights, configs and tokenizer files.
     """
-    directory = Path(pretrained)
-    if not directory.is_dir():
-        from huggingface_hub import snapshot_download
-
-        directory = Path(snapshot_download(pretrained, local_files_only=True))
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(directory.iterdir()):
+    for path in sorted(resolved(pretrained).iterdir()):
         if path.suffix in {".json", ".safetensors", ".bin", ".model", ".jinja", ".txt"}:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, hashlib.blake2b).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from peft import LoraConfig
@@ -10,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from coincide_pl.errors import ModelError
-from coincide_pl.models.anatomy import part
+from coincide_pl.models.anatomy import modules
 
 
 @dataclass
@@ -31,15 +32,20 @@ class LoRA:
     target_modules: list[str] = field(default_factory=list)
 
 
-def add_lora(model: PreTrainedModel, lora: LoRA) -> None:
+def add_lora(model: PreTrainedModel, lora: LoRA, parts: Mapping[str, str] | None = None) -> None:
     """Freeze the language model and give its linear layers adapters, in place.
+
+    Args:
+        model: an image-text-to-text model.
+        lora: the adapters' sizes.
+        parts: paths of parts, see `anatomy.modules`.
 
     Raises:
         ModelError: a rank that is not positive, or a name that no linear layer has.
     """
     if lora.rank < 1:
         raise ModelError(f"lora.rank: {lora.rank} must be at least 1")
-    text = part(model, "language_model")
+    (text,) = modules(model, "language_model", parts)
     names = {module: name for name, module in model.named_modules()}
     targets = [
         names[module]

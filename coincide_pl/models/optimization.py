@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from coincide_pl.errors import ModelError
-from coincide_pl.models.anatomy import part
+from coincide_pl.models.anatomy import parameters
 
 
 class CosineWithWarmup(LRScheduler):
@@ -57,12 +57,15 @@ class CosineWithWarmup(LRScheduler):
         return {k: v for k, v in super().state_dict().items() if k != "total_steps"}
 
 
-def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, rates: Mapping[str, float], parts: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """The parameters to train: one group for each part with a learning rate of its own, and a rest.
 
     Args:
         model: an image-text-to-text model.
-        rates: learning rates by part (see `anatomy.part`).
+        rates: learning rates by part.
+        parts: paths of parts, see `anatomy.modules`.
 
     Raises:
         ModelError: nothing to train, or a part without anything to train.
@@ -72,7 +75,7 @@ def parameter_groups(model: nn.Module, rates: Mapping[str, float]) -> list[dict[
         raise ModelError("freeze: nothing is left to train")
     groups: list[dict[str, Any]] = []
     for name, rate in rates.items():
-        own = [p for p in part(model, name).parameters() if id(p) in left]
+        own = [p for p in parameters(model, name, parts) if id(p) in left]
         if not own:
             raise ModelError(f"learning_rates: nothing of {name!r} is trained")
         groups.append({"params": own, "lr": rate})

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 from transformers import AutoProcessor, ProcessorMixin
 
@@ -14,6 +18,7 @@ def load_processor(pretrained: str) -> ProcessorMixin:
     """The processor (tokenizer, image processor, chat template) of a checkpoint.
 
     Images go through Pillow, with torchvision installed or not, so pixels are the same everywhere.
+    A video processor, which needs torchvision, is left out.
 
     Args:
         pretrained: a directory written by `save_pretrained`, or a name on the Hugging Face hub.
@@ -26,11 +31,60 @@ def load_processor(pretrained: str) -> ProcessorMixin:
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns that torchvision is missing, which is not wanted here
     try:
-        processor = AutoProcessor.from_pretrained(pretrained, use_fast=False)
+        with without_video():
+            processor = AutoProcessor.from_pretrained(pretrained, use_fast=False)
     except Exception as error:
         raise ModelError(f"{pretrained}: no usable processor: {first_line(error)}") from error
     finally:
         logger.setLevel(level)
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"{pretrained}: its processor does not take images and text")
+    return images_only(processor)
+
+
+def images_only(processor: ProcessorMixin) -> ProcessorMixin:
+    """Make a processor that was built without a video processor one that never asks for it."""
+    if "video_processor" in type(processor).get_attributes():
+        processor.__class__ = _class_without_video(type(processor))
     return processor
+
+
+@cache
+def _class_without_video(kind: Any) -> Any:
+    names = [name for name in kind.get_attributes() if name != "video_processor"]
+
+    def rebuild(self: Any) -> Any:  # worker processes that are spawned do not know this class
+        return _rebuilt, (kind, dict(self.__dict__))
+
+    own = {"get_attributes": classmethod(lambda _: names), "__reduce__": rebuild}
+    return type(kind.__name__, (kind,), own)
+
+
+def _rebuilt(kind: Any, state: dict[str, Any]) -> ProcessorMixin:
+    processor = _class_without_video(kind).__new__(_class_without_video(kind))
+    processor.__dict__.update(state)
+    return processor
+
+
+@contextmanager
+def without_video() -> Iterator[None]:
+    """While open, processors are built of the parts that are not for videos."""
+    attributes = ProcessorMixin.__dict__["get_attributes"]
+    arguments = ProcessorMixin.__dict__["_get_arguments_from_pretrained"]
+
+    def get_attributes(kind: type[ProcessorMixin]) -> list[str]:
+        return [name for name in attributes.__func__(kind) if name != "video_processor"]
+
+    def get_arguments(kind: type[ProcessorMixin], *args: Any, **kwargs: Any) -> list[Any]:
+        found = iter(arguments.__func__(kind, *args, **kwargs))
+        names = attributes.__func__(kind)
+        return [None if name == "video_processor" else next(found) for name in names]
+
+    kind: Any = ProcessorMixin
+    kind.get_attributes = classmethod(get_attributes)
+    kind._get_arguments_from_pretrained = classmethod(get_arguments)
+    try:
+        yield
+    finally:
+        kind.get_attributes = attributes
+        kind._get_arguments_from_pretrained = arguments

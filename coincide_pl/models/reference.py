@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.encoding import IGNORE
 from coincide_pl.errors import ModelError
-from coincide_pl.models.anatomy import attention_outputs
+from coincide_pl.models.anatomy import attention_outputs, check_parts
 from coincide_pl.models.images import model_inputs, shared_images
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
 from coincide_pl.models.processors import load_processor
@@ -45,7 +45,7 @@ class ReferenceModule(lightning.LightningModule):
         pretrained: str,
         layers: list[int] | None = None,
         signals: list[Signal] | None = None,
-        attention_output: str | None = None,
+        parts: dict[str, str] | None = None,
         dtype: DType = "float32",
         attention: str = "sdpa",
     ) -> None:
@@ -56,8 +56,8 @@ class ReferenceModule(lightning.LightningModule):
             layers: decoder layers whose activations are read, counted from 0 (the paper: 3, 7, 11,
                 15, 19 of 24).
             signals: what to write (default: activations).
-            attention_output: path of the attention output projection within a decoder layer, such
-                as `self_attn.o_proj`, for a model in which it is not found by itself.
+            parts: paths of parts that are not found by themselves: `decoder_layers` (their list),
+                `attention_output` (within a decoder layer, such as `self_attn.o_proj`).
             dtype: in which the weights are held and the forward pass runs.
             attention: attention implementation of transformers.
 
@@ -72,7 +72,8 @@ class ReferenceModule(lightning.LightningModule):
         if "activations" in self.wanted and not layers:
             raise ModelError("layers: activations need decoder layers, such as [3, 7, 11, 15, 19]")
         self.pretrained = pretrained
-        self.attention_output = attention_output
+        self.parts = parts or {}
+        check_parts(self.parts)
         self.weights: DType = dtype
         self.attention = attention
         self.layers = list(layers or []) if "activations" in self.wanted else []
@@ -87,7 +88,7 @@ class ReferenceModule(lightning.LightningModule):
             ).eval()
             self.projections: list[nn.Module] = []
             if self.layers:
-                self.projections = attention_outputs(self.model, self.layers, self.attention_output)
+                self.projections = attention_outputs(self.model, self.layers, self.parts)
 
     @property
     def fingerprint(self) -> str:
@@ -266,8 +267,8 @@ def run_until(
     if head is not None:
         hooks.append(head.register_forward_pre_hook(stop))
     try:
-        with torch.inference_mode(), shared_images(model, batch.image_index, batch.num_images):
-            model(**model_inputs(batch), use_cache=False)
+        with torch.inference_mode(), shared_images(model, batch):
+            model(**model_inputs(model, batch), use_cache=False)
     except _Reached:
         pass
     finally:

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.encoding import IGNORE
 from coincide_pl.errors import ModelError
-from coincide_pl.models.anatomy import part
+from coincide_pl.models.anatomy import check_parts, decoder_layers, parameters
 from coincide_pl.models.images import model_inputs, shared_images
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
 from coincide_pl.models.lora import LoRA, add_lora, merge_lora
@@ -40,6 +40,8 @@ class TargetModule(lightning.LightningModule):
         learning_rates: dict[str, float] | None = None,
         lora: LoRA | None = None,
         gradient_checkpointing: bool = False,
+        compile_layers: bool = False,
+        parts: dict[str, str] | None = None,
         max_new_tokens: int = 32,
         dtype: DType = "float32",
         attention: str = "sdpa",
@@ -55,6 +57,9 @@ class TargetModule(lightning.LightningModule):
             learning_rates: learning rates of parts that have one of their own, by the same names.
             lora: train adapters in place of the language model's weights.
             gradient_checkpointing: compute activations again in the backward pass, to save memory.
+            compile_layers: compile each decoder layer with `torch.compile`.
+            parts: paths of parts that are not found by themselves, by the names `vision_tower`,
+                `projector`, `language_model` and `decoder_layers`.
             max_new_tokens: length of generated answers.
             dtype: in which the weights are held; mixed precision is `trainer.precision`.
             attention: attention implementation of transformers.
@@ -67,6 +72,9 @@ class TargetModule(lightning.LightningModule):
         self.learning_rates = learning_rates or {}
         self.lora = lora
         self.gradient_checkpointing = gradient_checkpointing
+        self.compile_layers = compile_layers
+        self.parts = parts or {}
+        check_parts(self.parts)
         self.max_new_tokens = max_new_tokens
         self.weights: DType = dtype
         self.attention = attention
@@ -81,12 +89,16 @@ class TargetModule(lightning.LightningModule):
             return
         model = load_model(self.pretrained, dtype=self.weights, attention=self.attention)
         for name in self.freeze_parts:
-            part(model, name).requires_grad_(False)
+            for parameter in parameters(model, name, self.parts):
+                parameter.requires_grad_(False)
         if self.lora is not None:
-            add_lora(model, self.lora)
+            add_lora(model, self.lora, self.parts)
         if self.gradient_checkpointing:
             new: Any = getattr(model, "activation_checkpointing_enable", None)  # its newer name
             (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        if self.compile_layers:
+            for layer in decoder_layers(model, self.parts.get("decoder_layers")):
+                layer.compile()
         self.model = model.train()  # it comes in evaluation mode
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -109,7 +121,7 @@ class TargetModule(lightning.LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer trains, by learning rate."""
         assert self.model is not None
-        return parameter_groups(self.model, self.learning_rates)
+        return parameter_groups(self.model, self.learning_rates, self.parts)
 
     def on_train_start(self) -> None:
         """Tells the schedule how long the run is.
@@ -132,8 +144,8 @@ class TargetModule(lightning.LightningModule):
         labels = batch.labels[:, 1:]
         columns = (labels != IGNORE).any(0).nonzero()[:, 0]
         kept = {"logits_to_keep": columns} if self._keeps else {}
-        with shared_images(self.model, batch.image_index, batch.num_images):
-            logits = self.model(**model_inputs(batch), **kept, use_cache=False).logits
+        with shared_images(self.model, batch):
+            logits = self.model(**model_inputs(self.model, batch), **kept, use_cache=False).logits
         if not self._keeps:
             logits = logits[:, columns]
         wanted = labels[:, columns]
@@ -185,8 +197,8 @@ class TargetModule(lightning.LightningModule):
         )
         if settings.pad_token_id is None:
             settings.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
-        with shared_images(model, batch.image_index, batch.num_images):
-            tokens = model.generate(**model_inputs(batch), generation_config=settings)
+        with shared_images(model, batch):
+            tokens = model.generate(**model_inputs(model, batch), generation_config=settings)
         new = tokens[:, batch.input_ids.shape[1] :]
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
         return {"answers": [text.strip() for text in texts]}

@@ -53,8 +53,8 @@ def plain(model, record, processor, root, layers):
     for turn in record.turns:
         parts = []
         for i, text in enumerate(turn.text.split("<image>")):
-            parts += [{"type": "text", "text": "<image>"}] if i else []
-            parts += [{"type": "text", "text": text}]
+            parts += [{"type": "image"}] if i else []
+            parts += [{"type": "text", "text": text.removeprefix("\n")}]
         messages.append({"role": turn.role, "content": parts})
     text = processor.apply_chat_template(messages, tokenize=False)
     images = [Image.open(root / name) for name in record.images] or None

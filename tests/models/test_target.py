@@ -58,7 +58,7 @@ def test_generated_answers_equal_the_models_own(tiny, llava, tmp_path, batches):
     model = load_model(tiny).eval()
     for row, answer in zip(rows, answers, strict=True):
         one = prompts[[row]]
-        tokens = model.generate(**model_inputs(one), do_sample=False, max_new_tokens=5)
+        tokens = model.generate(**model_inputs(model, one), do_sample=False, max_new_tokens=5)
         new = tokens[0, one.input_ids.shape[1] :]
         expected = module.processor.tokenizer.decode(new, skip_special_tokens=True)
         assert answer == expected.strip()
