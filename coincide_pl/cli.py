@@ -1,8 +1,8 @@
 """The command `lightning`, also called `coincide`.
 
 `fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
-`check`, `create`, `create-clip`, `compare`, `report` and `overlap` are plain functions with the
-same kind of options and configs.
+`check`, `convert`, `export`, `create`, `create-clip`, `compare`, `report` and `overlap` are plain
+functions with the same kind of options and configs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from coincide_pl.data.truncation import WarnTruncated
 from coincide_pl.errors import CoincideError, ConfigError
 from coincide_pl.evaluation import Evaluate
 from coincide_pl.models import ExportModel, LastCheckpoint, SelfFilterModule
+from coincide_pl.models.convert import convert
+from coincide_pl.models.export import export
 from coincide_pl.models.tiny import tiny_clip, tiny_llava
 from coincide_pl.reporting.compare import compare
 from coincide_pl.reporting.overlap import overlap
@@ -49,6 +51,8 @@ UNTOLD = re.compile("Tip: For seamless|number of stepping batches|GPU available|
 """What Lightning says at every start and no user needs."""
 FUNCTIONS: dict[str, Callable[..., None]] = {
     "check": check,
+    "convert": convert,
+    "export": export,
     "create": tiny_llava,
     "create-clip": tiny_clip,
     "compare": compare,
@@ -58,6 +62,8 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
 
 
 OPERANDS = {
+    "checkpoint": "directory of an original checkpoint",
+    "run": "directory of a fit",
     "runs": "directories of runs",
     "selection": "selection file, or its run's directory",
     "selections": "selection files, or their runs' directories",
@@ -239,7 +245,8 @@ def main(args: list[str] | None = None) -> None:
             parser = Parser(prog=f"coincide {words[0]}", description=FUNCTIONS[words[0]].__doc__)
             parser.add_argument("--config", action="config")
             function = FUNCTIONS[words[0]]
-            operands = OPERANDS.keys() & inspect.signature(function).parameters
+            known = inspect.signature(function).parameters
+            operands = [n for n in OPERANDS if n in known and known[n].default is known[n].empty]
             for name in operands:
                 parser.add_argument(
                     name, nargs="+" if name.endswith("s") else None, help=OPERANDS[name]

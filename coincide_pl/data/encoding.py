@@ -200,23 +200,29 @@ class Encoder:
             typed |= special & (tokens.starts >= start) & (tokens.ends <= stop)
         if not typed.any():
             return tokens
-        plain: list[list[int]] = []
-        for token, start, stop, is_typed in zip(
-            tokens.ids, tokens.starts, tokens.ends, typed, strict=True
-        ):
-            plain.append(
-                self.tokenizer.encode(
-                    text[start:stop], add_special_tokens=False, split_special_tokens=True
-                )
-                if is_typed
-                else [int(token)]
+        plain = [
+            self._as_text(text[start:stop]) if is_typed else [int(token)]
+            for token, start, stop, is_typed in zip(
+                tokens.ids, tokens.starts, tokens.ends, typed, strict=True
             )
+        ]
         counts = [len(ids) for ids in plain]
         return _Tokens(
             np.array([token for ids in plain for token in ids], np.int64),
             np.repeat(tokens.starts, counts),
             np.repeat(tokens.ends, counts),
         )
+
+    def _as_text(self, typed: str) -> list[int]:
+        """Ordinary tokens of a text that is a control token."""
+        out = self.tokenizer(  # behind a line's end, where no blank is put in front of it
+            "\n" + typed,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+        )
+        pairs = zip(out["input_ids"], out["offset_mapping"], strict=True)
+        return [token for token, (start, _) in pairs if start > 0]
 
     def _expand(
         self,

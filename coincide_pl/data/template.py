@@ -115,7 +115,8 @@ class Template:
     def _render(self, shape: Shape, ends: bool = True) -> tuple[list[str], str]:
         """The pieces between the texts of a structure, and what ends a last answer."""
         if (shape, ends) not in self._known:
-            messages, marks = [], []
+            messages: list[dict[str, Any]] = []
+            marks: list[str] = []
             for role, parts in shape:
                 content: list[dict[str, str]] = []
                 for part in parts:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
 
-from coincide_pl.models.loading import resolved, save_checkpoint
+from coincide_pl.errors import ModelError
+from coincide_pl.models.loading import first_line, resolved, save_checkpoint
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
 OF_THE_MODEL = ("config.json", "generation_config.json")
@@ -38,6 +45,54 @@ def export_model(module: Any, directory: str | Path) -> None:
     """
     model = module.merge()
     save_checkpoint(directory, model, _ProcessorFiles(module.pretrained))
+
+
+def export(run: str, output: str, checkpoint: str | None = None) -> None:
+    """Write what a fit has trained so far as a Hugging Face checkpoint, adapters folded in.
+
+    A fit that ends leaves one in `model/`; this is for one that was stopped, or for another of its
+    training checkpoints.
+
+    Args:
+        run: the fit's `trainer.default_root_dir`.
+        output: the directory to write; what is there is replaced.
+        checkpoint: the training checkpoint (default: `checkpoints/last.ckpt` in the run).
+
+    Raises:
+        ModelError: the run has no config of a fit, or no readable checkpoint.
+    """
+    folder = Path(run)
+    config = folder / "fit.yaml"
+    path = Path(checkpoint) if checkpoint else folder / "checkpoints" / "last.ckpt"
+    if not config.is_file():
+        raise ModelError(f"{config}: no such file; is {run} the directory of a fit?")
+    if not path.exists():
+        raise ModelError(f"{path}: no such training checkpoint")
+    parser = LightningArgumentParser()
+    parser.add_lightning_class_args(lightning.LightningModule, "model", subclass_mode=True)
+    settings = yaml.safe_load(config.read_text())["model"]
+    module = parser.instantiate_classes(parser.parse_object({"model": settings})).model
+    module.configure_model()
+    state = _trained(path)
+    module.load_state_dict(state, strict=False)
+    wanted = {name for name, value in module.named_parameters() if value.requires_grad}
+    if missing := wanted - set(state):
+        raise ModelError(f"{path}: holds no {min(missing)}; it is not a checkpoint of this fit")
+    export_model(module, output)
+    log.info("%s: written", output)
+
+
+def _trained(path: Path) -> dict[str, Any]:
+    """The state of the module in a training checkpoint; nothing in the file is run."""
+    if path.is_dir():  # its index is a pickle, which could hold code
+        raise ModelError(
+            f"{path}: in a piece per process; put it together first with "
+            f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {path}`"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except Exception as error:  # torch raises many kinds
+        raise ModelError(f"{path}: not a training checkpoint ({first_line(error)})") from error
 
 
 class ExportModel(lightning.Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +10,7 @@ from typing import Any
 from transformers import AutoProcessor, ProcessorMixin
 
 from coincide_pl.errors import ModelError
-from coincide_pl.models.loading import check_directory, first_line
+from coincide_pl.models.loading import check_directory, first_line, quietly
 
 
 def load_processor(pretrained: str) -> ProcessorMixin:
@@ -27,16 +26,11 @@ def load_processor(pretrained: str) -> ProcessorMixin:
         ModelError: there is none, or it has no image processor and tokenizer.
     """
     check_directory(pretrained, "processor_config.json", "preprocessor_config.json")
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns that torchvision is missing, which is not wanted here
     try:
-        with without_video():
+        with quietly(), without_video():
             processor = AutoProcessor.from_pretrained(pretrained, use_fast=False)
     except Exception as error:
         raise ModelError(f"{pretrained}: no usable processor: {first_line(error)}") from error
-    finally:
-        logger.setLevel(level)
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"{pretrained}: its processor does not take images and text")
     return images_only(processor)
@@ -45,7 +39,8 @@ def load_processor(pretrained: str) -> ProcessorMixin:
 def images_only(processor: ProcessorMixin) -> ProcessorMixin:
     """Make a processor that was built without a video processor one that never asks for it."""
     if "video_processor" in type(processor).get_attributes():
-        processor.__class__ = _class_without_video(type(processor))
+        kind: Any = type(processor)
+        processor.__class__ = _class_without_video(kind)
     return processor
 
 

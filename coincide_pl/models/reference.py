@@ -18,6 +18,7 @@ from coincide_pl.errors import ModelError
 from coincide_pl.models.anatomy import attention_outputs, check_parts
 from coincide_pl.models.images import model_inputs, shared_images
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
+from coincide_pl.models.logits import of_the_head
 from coincide_pl.models.processors import load_processor
 
 Signal = Literal["activations", "el2n", "perplexity", "aum", "last_token", "mean_token"]
@@ -186,7 +187,7 @@ def answer_statistics(
     tokens = torch.empty(3, len(states), device=hidden.device)
     for start in range(0, len(states), step):
         part, label = slice(start, start + step), targets[start : start + step]
-        p = scaled(head(states[part]).float(), model).log_softmax(1)  # [l, V]
+        p = of_the_head(head(states[part]).float(), model).log_softmax(1)  # [l, V]
         nll = -p.gather(1, label)[:, 0]
         p.exp_()
         right = p.gather(1, label)[:, 0]
@@ -199,18 +200,6 @@ def answer_statistics(
     means = (grid.sum(2) / counts.clamp(min=1)).float()  # [3, B]
     means[2, counts == 0] = 1.0
     return dict(zip(("el2n", "perplexity", "aum"), means, strict=True))
-
-
-def scaled(logits: Tensor, model: PreTrainedModel) -> Tensor:
-    """What some models do to the logits after the head: a factor, a divisor, a soft cap."""
-    config = model.config.get_text_config()
-    if factor := getattr(config, "logit_scale", None):
-        logits = logits * factor
-    if divisor := getattr(config, "logits_scaling", None):
-        logits = logits / divisor
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits = torch.tanh(logits / cap) * cap
-    return logits
 
 
 def token_embeddings(hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from coincide_pl.errors import ModelError
 from coincide_pl.models.anatomy import check_parts, decoder_layers, parameters
 from coincide_pl.models.images import model_inputs, shared_images
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
+from coincide_pl.models.logits import possible
 from coincide_pl.models.lora import LoRA, add_lora, merge_lora
 from coincide_pl.models.optimization import CosineWithWarmup, parameter_groups
 from coincide_pl.models.processors import load_processor
@@ -149,7 +150,8 @@ class TargetModule(lightning.LightningModule):
         if not self._keeps:
             logits = logits[:, columns]
         wanted = labels[:, columns]
-        return logits[wanted != IGNORE].float(), wanted[wanted != IGNORE]
+        logits = possible(logits[wanted != IGNORE].float(), self.model)
+        return logits, wanted[wanted != IGNORE]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy over the labelled tokens; 0 where there are none."""

@@ -20,6 +20,7 @@ from coincide_pl.errors import ModelError
 from coincide_pl.models import CLIPModule, ReferenceModule, reference
 from coincide_pl.models.clip import NO_IMAGE
 from coincide_pl.models.loading import load_model, save_checkpoint
+from coincide_pl.models.logits import of_the_head
 from coincide_pl.models.tiny import tiny_clip, tiny_tokenizer
 
 CONVERSATIONS = [
@@ -149,7 +150,7 @@ def test_what_a_model_does_to_its_logits_is_done(tiny, setting, value):
         "logits_scaling": logits / value,
         "final_logit_softcapping": value * (logits / value).tanh(),
     }[setting]
-    torch.testing.assert_close(reference.scaled(logits, model), expected)
+    torch.testing.assert_close(of_the_head(logits, model), expected)
 
 
 @pytest.fixture(scope="session")

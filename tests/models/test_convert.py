@@ -1,0 +1,382 @@
+"""Lost if these fail: original LLaVA-1.5 and TinyLLaVA checkpoints with the original's numbers."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from sentencepiece import SentencePieceProcessor
+from transformers import LlavaProcessor, PhiConfig, PhiForCausalLM
+
+from coincide_pl.data.collation import EncodedBatches
+from coincide_pl.data.encoding import IGNORE, Encoder
+from coincide_pl.data.images import open_image
+from coincide_pl.data.readers import LlavaJson
+from coincide_pl.data.records import Record, Turn
+from coincide_pl.errors import ModelError
+from coincide_pl.models import ReferenceModule, TargetModule
+from coincide_pl.models.convert import convert
+from coincide_pl.models.loading import load_model
+from coincide_pl.models.originals import chat_template, read_weights
+from coincide_pl.models.processors import load_processor
+from coincide_pl.models.sentencepiece import llama_tokenizer
+
+PARITY = Path(__file__).parents[1] / "data" / "parity"
+LLAVA, TINY = PARITY / "llava15", PARITY / "tinyllava"
+SENDERS = {"human": "user", "gpt": "assistant"}
+IMAGE_TOKENS = 16
+
+
+@pytest.fixture(scope="module")
+def llava15(tmp_path_factory):
+    out = tmp_path_factory.mktemp("convert") / "llava15"
+    convert(str(LLAVA / "llava-v1.5-tiny"), str(out))
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def tinyllava(tmp_path_factory):
+    out = tmp_path_factory.mktemp("convert") / "tinyllava"
+    convert(str(TINY / "tinyllava-2.0b-tiny"), str(out))
+    return str(out)
+
+
+def encoded(encoder, conversation, max_length=2048):
+    """The conversation as this package encodes it; a first answer without question is left out."""
+    turns = [Turn(SENDERS[turn["from"]], turn["value"]) for turn in conversation]
+    while turns[0].role == "assistant":
+        turns = turns[1:]
+    while turns[-1].role == "user":
+        turns = turns[:-1]
+    images = sum("<image>" in turn.text for turn in turns if turn.role == "user")
+    encoder.max_length = max_length
+    image = encoder.encode_image(open_image(LLAVA / "images", "e0.png"))
+    return encoder.encode(Record("x", ("e0.png",) * images, tuple(turns)), [image] * images)
+
+
+def with_image_runs(expected, image_id, max_length):
+    """The original's tokens and labels, its one mark as the run that the model makes of it."""
+    ids, labels = [], []
+    for token, label in zip(expected["input_ids"], expected["labels"], strict=True):
+        run = IMAGE_TOKENS if token == -200 else 1
+        ids += [image_id if token == -200 else token] * run
+        labels += [label] * run
+    return ids[:max_length], labels[:max_length]
+
+
+def names(path):
+    return list(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("length", [2048, 64])
+@pytest.mark.parametrize("name", names(LLAVA / "conversations.json"))
+def test_tokens_and_labels_are_the_originals(llava15, name, length):
+    encoder = Encoder(load_processor(llava15))
+    conversation = json.loads((LLAVA / "conversations.json").read_text())[name]
+    expected = json.loads((LLAVA / "expected_tokens.json").read_text())[name][str(length)]
+    ids, labels = with_image_runs(expected, encoder.image_id, length)
+    ours = encoded(encoder, conversation, length)
+    assert ours.input_ids.tolist() == ids[: len(ours.input_ids)]
+    assert ours.labels.tolist() == labels[: len(ours.input_ids)]
+    assert len(ours.input_ids) == min(len(ids), length)
+
+
+LEGACY_FALSE = json.loads((LLAVA / "legacy_false" / "conversations.json").read_text())
+
+
+def vicuna(llava15, folder):
+    """The encoder of a checkpoint whose tokenizer is that of `folder`."""
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer = llama_tokenizer(folder, config, {"image_token": "<image>"})
+    known = load_processor(llava15)
+    return Encoder(
+        LlavaProcessor(
+            known.image_processor,
+            tokenizer,
+            patch_size=known.patch_size,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+            chat_template=chat_template("</s>", not config["legacy"]),
+        )
+    )
+
+
+@pytest.mark.parametrize("conversation", LEGACY_FALSE, ids=[c["id"] for c in LEGACY_FALSE])
+def test_tokens_of_a_newer_tokenizer(llava15, conversation):
+    encoder = vicuna(llava15, LLAVA / "legacy_false" / "tokenizer")
+    expected = json.loads((LLAVA / "legacy_false" / "expected_tokens.json").read_text())
+    own = expected["max2048"][conversation["id"]]
+    ids, labels = with_image_runs(own, encoder.image_id, 2048)
+    ours = encoded(encoder, conversation["conversations"])
+    if conversation["id"] == "eos_in_answer":  # typed, not an end: the original masks it whole
+        text = encoder.tokenizer.decode(ours.labels[ours.labels != IGNORE])
+        assert text == "It ends with </s> always.</s>"
+    elif conversation["id"] == "ends_with_human":  # nothing is learned from a question
+        assert ours.input_ids.tolist() == ids[: len(ours.input_ids)]
+        assert encoder.tokenizer.decode(ours.labels[ours.labels != IGNORE]) == "One.</s>"
+    else:
+        assert ours.input_ids.tolist() == ids
+        assert ours.labels.tolist() == labels
+
+
+PIECES = [
+    "a",
+    "red",
+    "USER:",
+    "ASSISTANT: ",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "é",
+    "图",
+    "▁",
+    "<im",
+    "?",
+    ".",
+]
+TEXT = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@given(turns=st.lists(TEXT, min_size=2, max_size=6), marked=st.sets(st.integers(0, 2)))
+@example(turns=["", "x"], marked={0})
+@example(turns=["a  b", "  x  "], marked=set())
+@example(turns=["q", "a", "r", ""], marked={1})
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_text_is_tokenized_as_the_original_would(llava15, legacy, turns, marked):
+    """The original's rules, written down plainly, over the original's SentencePiece model."""
+    folder = LLAVA / ("llava-v1.5-tiny" if legacy else "legacy_false/tokenizer")
+    encoder = ENCODERS.setdefault(legacy, vicuna(llava15, folder))
+    pieces = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    turns = turns[: len(turns) // 2 * 2]
+    if not any(turns[1::2]):
+        turns[-1] = "x"
+    prompt, answers, conversation, images = "", [], [], 0
+    system = encoder.template.render([Turn("user", "?"), Turn("assistant", "?")])[0][0]
+    prompt = system[: system.index("USER:")]
+    for number, text in enumerate(turns):
+        user = number % 2 == 0
+        said = f"{text}<image>" if user and number // 2 in marked else text
+        conversation.append({"from": "human" if user else "gpt", "value": said})
+        if "<image>" in said:
+            said = f"<image>\n{text.strip()}".strip()
+            images += 1
+        prompt += "USER:" if user else "ASSISTANT:"
+        if said:
+            answers += [] if user else [(len(prompt), len(prompt) + 1 + len(said) + 4)]
+            prompt += f" {said} " if user else f" {said}</s>"
+    ids, labels = [1], [IGNORE]
+    for number, chunk in enumerate(prompt.split("<image>")):
+        if number:
+            ids += [encoder.image_id] * IMAGE_TOKENS
+            labels += [IGNORE] * IMAGE_TOKENS
+        at = sum(map(len, prompt.split("<image>")[:number])) + 7 * number
+        for part, text in enumerate(chunk.split("</s>")):
+            if part:
+                ids.append(2)
+                labels.append(2)
+                at += 4
+            answer = any(start < at + len(text) and at < stop for start, stop in answers)
+            head = text.rindex("ASSISTANT:") + 10 if answer and "ASSISTANT: " in text else 0
+            if answer and text:
+                starts = [start for start, _ in answers if at <= start <= at + len(text)]
+                head = starts[0] - at if starts else 0
+            own = slow_tokens(pieces, text, legacy, first=part == 0)
+            masked = len(slow_tokens(pieces, text[:head], legacy, first=part == 0)) if head else 0
+            ids += own
+            labels += [IGNORE] * masked + own[masked:] if answer else [IGNORE] * len(own)
+            at += len(text)
+    ours = encoded(encoder, conversation)
+    assert ours.input_ids.tolist() == ids
+    assert ours.labels.tolist() == labels
+    assert ours.num_images == images
+
+
+ENCODERS = {}
+
+
+def slow_tokens(pieces, text, legacy, first):
+    """Ids of a text between control tokens, by the slow Llama tokenizer of transformers 4."""
+    if legacy:
+        return pieces.encode(text) if text else []
+    if not text:
+        return []
+    text = text.replace("▁", " ")
+    text = "▁" + text if first else text
+    prefix = pieces.encode("<unk>")  # after it, no blank is put in front
+    return pieces.encode("<unk>" + text)[len(prefix) :]
+
+
+def test_pixels_are_the_originals(llava15):
+    encoder = Encoder(load_processor(llava15))
+    for name, pixels in np.load(LLAVA / "expected_pixels.npz").items():
+        ours = encoder.encode_image(open_image(LLAVA / "images", f"{name}.png"))
+        assert np.array_equal(ours.inputs["pixel_values"][0].numpy(), pixels)
+
+
+def test_logits_and_losses_are_the_originals(llava15, tmp_path):
+    stage1 = tmp_path / "stage1"
+    shutil.copytree(LLAVA / "llava-v1.5-tiny", stage1)
+    shutil.copy(LLAVA / "stage1" / "vicuna-tiny" / "config.json", stage1 / "config.json")
+    for file in stage1.glob("pytorch_model*"):
+        file.unlink()
+    weights = read_weights(LLAVA / "llava-v1.5-tiny")
+    language = {name: value for name, value in weights.items() if "projector" not in name}
+    save_file(language, stage1 / "model.safetensors")
+    tower, projector = str(LLAVA / "clip"), str(LLAVA / "stage1" / "mm_projector.bin")
+    convert(str(stage1), str(tmp_path / "assembled"), vision_tower=tower, projector=projector)
+    expected = np.load(LLAVA / "expected_logits.npz")
+    conversations = json.loads((LLAVA / "conversations.json").read_text())
+    for checkpoint in (llava15, str(tmp_path / "assembled")):
+        module = TargetModule(checkpoint)
+        module.configure_model()
+        module.eval()
+        for name in ("single", "two_turns", "no_image"):
+            items = [{"id": name, "conversations": conversations[name]}]
+            if str(expected[f"{name}__image"]):
+                items[0]["image"] = str(expected[f"{name}__image"]) + ".png"
+            (tmp_path / "data.json").write_text(json.dumps(items))
+            reader = LlavaJson(str(tmp_path / "data.json"), str(LLAVA / "images"))
+            batch = EncodedBatches(
+                reader.records(tmp_path / name / checkpoint[-3:]), Encoder(module.processor)
+            )[[0]]
+            pixels = batch.image_inputs
+            with torch.no_grad():
+                logits = module.model(input_ids=batch.input_ids, **pixels).logits[0]
+                loss = torch.nn.functional.cross_entropy(*module(batch))
+            difference = logits[:, :1500:4].numpy() - expected[f"{name}__logits"]
+            assert np.abs(difference).max() < 1e-4
+            assert float(loss) == pytest.approx(float(expected[f"{name}__loss"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_activations_are_the_authors(tinyllava, tmp_path, size):
+    expected = np.load(TINY / "expected_features.npz")
+    records = LlavaJson(str(TINY / "data.json")).records(tmp_path)
+    module = ReferenceModule(tinyllava, expected["layers"].tolist())
+    module.configure_model()
+    batches = EncodedBatches(records, Encoder(module.processor))
+    rows = [list(range(i, min(i + size, 20))) for i in range(0, 20, size)]
+    ours = torch.cat([module.predict_step(batches[own])["activations"] for own in rows])
+    np.testing.assert_allclose(ours.float(), expected["features"].astype("f4"), atol=2e-4)
+
+
+def test_tinyllavas_tokens_and_logits_are_the_originals(tinyllava, tmp_path):
+    expected = np.load(TINY / "expected_logits.npz")
+    records = LlavaJson(str(TINY / "data.json")).records(tmp_path)
+    model = load_model(tinyllava).eval()
+    encoder = Encoder(load_processor(tinyllava))
+    for row in (0, 3):
+        batch = EncodedBatches(records, encoder)[[row]]
+        ids = batch.input_ids[0][~batch.image_mask[0]].tolist()
+        assert ids == [token for token in expected[f"{row}__input_ids"].tolist() if token != -200]
+        assert float(batch.image_inputs["pixel_values"].double().sum()) == pytest.approx(
+            float(expected[f"{row}__pixel_sum"]), abs=1e-6
+        )
+        with torch.no_grad():
+            logits = model(input_ids=batch.input_ids, **batch.image_inputs).logits[0]
+        text = expected[f"{row}__logits_text"]
+        assert np.abs(logits[-len(text) :, : text.shape[1]].numpy() - text).max() < 1e-4
+
+
+def test_a_phi_text_model(tmp_path):
+    """TinyLLaVA's other text model: the language half gives the logits of Phi's own class."""
+    config = PhiConfig(
+        vocab_size=1400,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        phi = PhiForCausalLM(config).eval()
+    torch.nn.init.zeros_(phi.lm_head.bias)  # TinyLLaVA's head has none
+    folder = tmp_path / "tinyllava-phi"
+    shutil.copytree(TINY / "tinyllava-2.0b-tiny", folder)
+    shutil.copytree(TINY / "siglip-tiny", tmp_path / "siglip-tiny")
+    original = json.loads((folder / "config.json").read_text())
+    sizes = {
+        **{"model_type": "tiny_llava_phi", "num_hidden_layers": 2, "partial_rotary_factor": 0.5},
+        **{"layer_norm_eps": 1e-5, "hidden_act": "gelu_new"},
+    }
+    (folder / "config.json").write_text(json.dumps({**original, **sizes}))
+    projector = {k: v for k, v in read_weights(folder).items() if "projector" in k}
+    for file in folder.glob("pytorch_model*"):
+        file.unlink()
+    state = {k: v for k, v in phi.state_dict().items() if k != "lm_head.bias"}
+    torch.save({**state, **projector}, folder / "pytorch_model.bin")
+    convert(str(folder), str(tmp_path / "out"))
+    ids = torch.arange(1, 30)[None]
+    with torch.no_grad():
+        ours = load_model(str(tmp_path / "out")).eval()(input_ids=ids).logits
+        torch.testing.assert_close(ours[..., :1400], phi(input_ids=ids).logits)
+    module = ReferenceModule(str(tmp_path / "out"), [0, 1])
+    module.configure_model()
+    assert module.projections[0] is module.model.model.language_model.layers[0].self_attn.dense
+
+
+def test_what_a_vocabulary_is_filled_up_with_is_never_said(llava15):
+    model = load_model(llava15).eval()
+    assert model.config.text_config.vocab_size == 1536
+    assert model.generation_config.suppress_tokens == list(range(1500, 1536))
+    tokens = model.generate(input_ids=torch.tensor([[1, 300]]), max_new_tokens=30, do_sample=True)
+    assert int(tokens.max()) < 1500
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2' is not one of"),
+        ({"image_aspect_ratio": "anyres"}, "LLaVA-1.6 is published"),
+        ({"mm_vision_tower": "/absent"}, "no such vision tower"),
+        ({"vocab_size": 1499}, "has 1500 rows, not 1499"),
+        ({"num_hidden_layers": 5}, "weights do not fit"),
+    ],
+)
+def test_wrong_originals_are_named(tmp_path, change, message):
+    folder = tmp_path / "llava"
+    shutil.copytree(LLAVA / "llava-v1.5-tiny", folder)
+    shutil.copytree(LLAVA / "clip", tmp_path / "clip")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ModelError, match=message):
+        convert(str(folder), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_in_weights_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    folder = tmp_path / "llava"
+    shutil.copytree(LLAVA / "llava-v1.5-tiny", folder)
+    with (folder / "pytorch_model-00001-of-00002.bin").open("wb") as file:
+        pickle.dump(Evil(), file)
+    with pytest.raises(ModelError, match="not a file of tensors"):
+        convert(str(folder), str(tmp_path / "out"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_command(command, tmp_path):
+    status, _, _ = command("convert", LLAVA / "llava-v1.5-tiny", f"--output={tmp_path / 'out'}")
+    assert status == 0
+    load_model(str(tmp_path / "out"))
+    status, _, told = command("convert", tmp_path, f"--output={tmp_path / 'out'}")
+    assert status == 1
+    assert "config.json" in told.splitlines()[-1]

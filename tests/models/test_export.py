@@ -1,0 +1,58 @@
+"""Lost if these fail: what a stopped fit has learned, as a checkpoint for others."""
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from coincide_pl.models.loading import load_model
+
+
+def fit(command, tiny, llava, run, *words):
+    status, _, told = command(
+        "fit",
+        "--config=configs/models/target_lora.yaml",
+        f"--model.pretrained={tiny}",
+        "--model.lora.rank=4",
+        "--model.gradient_checkpointing=false",
+        "--data=InstructionData",
+        "--data.train=LlavaJson",
+        f"--data.train.path={llava}",
+        f"--data.cache_dir={run.parent / 'cache'}",
+        f"--trainer.default_root_dir={run}",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.max_steps=3",
+        *words,
+    )
+    assert status == 0, told
+
+
+def test_a_training_checkpoint_becomes_a_model(command, tiny, llava, tmp_path):
+    run = tmp_path / "run"
+    fit(command, tiny, llava, run)
+    status, _, told = command("export", run, f"--output={tmp_path / 'out'}")
+    assert status == 0, told
+    ours = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").state_dict()
+    left = load_model(str(run / "model")).state_dict()
+    before = load_model(tiny).state_dict()
+    assert ours.keys() == left.keys()
+    for name, value in left.items():
+        torch.testing.assert_close(ours[name], value)
+    assert any(not torch.equal(ours[name], before[name]) for name in before)
+    assert (tmp_path / "out" / "processor_config.json").exists()
+
+
+def test_what_is_no_fit_is_named(command, tiny, llava, tmp_path):
+    run = tmp_path / "run"
+    status, _, told = command("export", run, f"--output={tmp_path / 'out'}")
+    assert (status, "the directory of a fit?" in told) == (1, True)
+    fit(command, tiny, llava, run)
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    status, _, told = command("export", run, f"--output={tmp_path / 'out'}")
+    assert status == 1
+    assert f"{last}: not a training checkpoint" in told
+    torch.save({"state_dict": {}}, last)
+    status, _, told = command("export", run, f"--output={tmp_path / 'out'}")
+    assert status == 1
+    assert "it is not a checkpoint of this fit" in told
+    assert not (tmp_path / "out").exists()
