@@ -21,6 +21,10 @@ def fit(command, tiny, llava, run, *words):
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
         "--trainer.max_steps=3",
+        "--trainer.callbacks=ModelCheckpoint",
+        f"--trainer.callbacks.dirpath={run / 'checkpoints'}",
+        "--trainer.callbacks.save_last=true",
+        "--trainer.callbacks.every_n_train_steps=3",
         *words,
     )
     assert status == 0, told
