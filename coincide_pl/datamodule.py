@@ -7,6 +7,7 @@ meets training.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import lightning
 import numpy as np
 import torch
 
-from coincide_pl.data.batches import BatchSampler, Plan, plan_in_order, plan_shuffled
+from coincide_pl.data.batches import BatchSampler, Plan, Size, plan_in_order, plan_shuffled
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import Encoder
+from coincide_pl.data.images import open_image
 from coincide_pl.data.loader import BatchLoader
 from coincide_pl.data.readers import Reader
-from coincide_pl.data.records import Records
+from coincide_pl.data.records import Record, Records, Turn
 from coincide_pl.errors import CoincideError, DataError, SelectionError, on_first_process
 from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.selection import Pool, Selection, Selector
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 
 BYTES_PER_TOKEN, TOKENS_PER_IMAGE = 4, 576
 """Rough lengths are enough to put like with like."""
+SAMPLED_IMAGES = 16
+"""Are looked at to tell how many tokens an image becomes, where batches are filled by tokens."""
 
 
 class InstructionData(lightning.LightningDataModule):
@@ -54,7 +58,10 @@ class InstructionData(lightning.LightningDataModule):
         layers: list[int] | None = None,
         batch_size: int = 8,
         eval_batch_size: int | None = None,
+        token_budget: int | None = None,
+        eval_token_budget: int | None = None,
         max_length: int = 2048,
+        image_token: str | None = None,
         num_workers: int = 0,
         image_cache: int = 0,
         cache_dir: str = "~/.cache/coincide_pl",
@@ -75,7 +82,13 @@ class InstructionData(lightning.LightningDataModule):
             layers: decoder layers that the signals must hold; checked when given.
             batch_size: conversations per process and step in training.
             eval_batch_size: the same in validation, test and predict (default: as in training).
+            token_budget: in place of `batch_size`, tokens per process and step in training, padding
+                and images included, as far as they can be told from the length of a text.
+            eval_token_budget: the same, in place of `eval_batch_size`, in validation, test and
+                predict.
             max_length: tokens of a conversation, images included; longer ones are cut.
+            image_token: the token whose place image features take, for a processor that does not
+                name it.
             num_workers: processes that read and encode, per training process.
             image_cache: MiB of processed images that each of these keeps in memory, for data whose
                 images are few and small.
@@ -91,6 +104,8 @@ class InstructionData(lightning.LightningDataModule):
         for name, value in (
             ("batch_size", batch_size),
             ("eval_batch_size", eval_batch_size or 1),
+            ("token_budget", token_budget or 1),
+            ("eval_token_budget", eval_token_budget or 1),
             ("max_length", max_length),
         ):
             if value < 1:
@@ -99,7 +114,9 @@ class InstructionData(lightning.LightningDataModule):
         self.selector, self.fraction = selector, fraction
         self.signals, self.selection_path = signals, selection
         self.reference, self.layers = reference, layers
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.size = Size(batch_size, token_budget)
+        self.eval_size = Size(eval_batch_size or batch_size, eval_token_budget)
+        self.image_token = image_token
         self.max_length, self.num_workers = max_length, num_workers
         self.image_cache = image_cache
         self.cache_dir, self.seed = cache_dir, seed
@@ -140,7 +157,8 @@ class InstructionData(lightning.LightningDataModule):
         if stage != "select":
             module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
             make = getattr(module, "encoder_class", Encoder)
-            self.encoder = make(module.processor, self.max_length)
+            named = {"image_token": self.image_token} if self.image_token else {}
+            self.encoder = make(module.processor, self.max_length, **named)
 
     def _read(self, readers: dict[str, Reader]) -> None:
         for name, reader in readers.items():
@@ -255,9 +273,9 @@ class InstructionData(lightning.LightningDataModule):
 
         def plan(epoch: int) -> Plan:
             return plan_shuffled(
-                lengths(self.records),
+                self._lengths(self.records, self.size),
                 self.records.image_counts > 0,
-                self.batch_size,
+                self.size,
                 seed=self.seed,
                 epoch=epoch,
                 rows=rows,
@@ -288,10 +306,30 @@ class InstructionData(lightning.LightningDataModule):
         return self._loader(self.records, self._in_order(self.records, self.rows_done), even=False)
 
     def _in_order(self, records: Records, done: np.ndarray | None = None) -> Callable[[int], Plan]:
-        plan = plan_in_order(lengths(records), records.image_codes, self.eval_batch_size)
+        sizes = self._lengths(records, self.eval_size)
+        plan = plan_in_order(sizes, records.image_codes, self.eval_size)
         if done is not None:
             plan = [batch for batch in plan if not done[batch].all()]
         return lambda epoch: plan
+
+    def _lengths(self, records: Records, size: Size) -> np.ndarray:
+        """Lengths in tokens, int64 [N]; rough where they only put like with like."""
+        if size.tokens is None:
+            return lengths(records, TOKENS_PER_IMAGE)
+        empty = Record("", (), (Turn("user", "?"), Turn("assistant", "?")))
+        frame = len(self.encoder.encode(empty, []).input_ids)
+        rough = frame + lengths(records, self._tokens_per_image(records))
+        return np.minimum(rough, self.max_length)
+
+    def _tokens_per_image(self, records: Records) -> int:
+        """Of some images spread over the data, the mean."""
+        shown = np.flatnonzero(records.image_counts > 0)
+        runs = [
+            len(self.encoder.encode_image(open_image(records.image_root, path)).tokens)
+            for row in shown[:: max(1, len(shown) // SAMPLED_IMAGES)][:SAMPLED_IMAGES]
+            for path in records[row].images[:1]
+        ]
+        return math.ceil(np.mean(runs)) if runs else 0
 
     def _loader(
         self, records: Records, plan: Callable[[int], Plan], even: bool, prompts: bool = False
@@ -325,6 +363,6 @@ class InstructionData(lightning.LightningDataModule):
             )
 
 
-def lengths(records: Records) -> np.ndarray:
+def lengths(records: Records, tokens_per_image: int) -> np.ndarray:
     """Rough lengths in tokens, int64 [N]."""
-    return records.text_lengths // BYTES_PER_TOKEN + TOKENS_PER_IMAGE * records.image_counts
+    return records.text_lengths // BYTES_PER_TOKEN + tokens_per_image * records.image_counts

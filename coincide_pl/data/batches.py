@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -20,15 +21,52 @@ MEGABATCH = 50
 Plan = list[np.ndarray]
 
 
+@dataclass(frozen=True)
+class Size:
+    """How large a batch is.
+
+    Attributes:
+        rows: how many, where `tokens` is not given.
+        tokens: at most, padding included, in the unit of the lengths; a row that is longer than
+            this is a batch of its own.
+    """
+
+    rows: int
+    tokens: int | None = None
+
+    def expected(self, lengths: np.ndarray) -> int:
+        """Rows of a batch of rows as long as these, at least 1."""
+        if self.tokens is None or not len(lengths):
+            return self.rows
+        return max(1, int(self.tokens / max(1.0, float(lengths.mean()))))
+
+    def cut(self, order: np.ndarray, lengths: np.ndarray) -> Plan:
+        """Batches of consecutive rows.
+
+        Args:
+            order: int64 row indices.
+            lengths: [N] of all rows.
+        """
+        if self.tokens is None:
+            return [order[i : i + self.rows] for i in range(0, len(order), self.rows)]
+        plan, start, longest = [], 0, 0
+        for i, length in enumerate(lengths[order].tolist()):
+            longest = max(longest, length)
+            if i > start and (i - start + 1) * longest > self.tokens:
+                plan.append(order[start:i])
+                start, longest = i, length
+        return [*plan, order[start:]] if len(order) else plan
+
+
 def plan_in_order(
-    lengths: np.ndarray, image_codes: np.ndarray, batch_size: int, rows: np.ndarray | None = None
+    lengths: np.ndarray, image_codes: np.ndarray, size: Size, rows: np.ndarray | None = None
 ) -> Plan:
     """Batches for reading every row once: like lengths and shared images together.
 
     Args:
         lengths: [N], in any unit proportional to the work.
         image_codes: int64 [N], equal for rows that show the same image, -1 for none.
-        batch_size: rows per batch; the last may be smaller.
+        size: of a batch; the last may be smaller.
         rows: which rows (default: all).
 
     Returns:
@@ -37,13 +75,13 @@ def plan_in_order(
     rows = np.arange(len(lengths)) if rows is None else np.asarray(rows)
     buckets = _buckets(lengths[rows])
     order = rows[np.lexsort((rows, image_codes[rows], buckets, image_codes[rows] < 0))]
-    return _cut(order, batch_size)
+    return size.cut(order, lengths)
 
 
 def plan_shuffled(
     lengths: np.ndarray,
     has_image: np.ndarray,
-    batch_size: int,
+    size: Size,
     *,
     seed: int,
     epoch: int,
@@ -59,7 +97,7 @@ def plan_shuffled(
     Args:
         lengths: [N].
         has_image: bool [N].
-        batch_size: rows per batch.
+        size: of a batch.
         seed: of the permutation.
         epoch: each has its own permutation.
         rows: which rows (default: all).
@@ -72,19 +110,16 @@ def plan_shuffled(
     batches: Plan = []
     for modality in (True, False):
         mixed = random.permutation(rows[has_image[rows] == modality])
-        for start in range(0, len(mixed), MEGABATCH * batch_size):
-            stretch = mixed[start : start + MEGABATCH * batch_size]
+        together = MEGABATCH * size.expected(lengths[mixed])
+        for start in range(0, len(mixed), together):
+            stretch = mixed[start : start + together]
             order = np.argsort(_buckets(lengths[stretch]), kind="stable")
-            batches += _cut(stretch[order], batch_size)
+            batches += size.cut(stretch[order], lengths)
     return [batches[i] for i in random.permutation(len(batches))]
 
 
 def _buckets(lengths: np.ndarray) -> np.ndarray:
     return np.floor(np.log1p(lengths) / BUCKET)
-
-
-def _cut(order: np.ndarray, batch_size: int) -> Plan:
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 class BatchSampler(Sampler[list[int]]):

@@ -34,6 +34,7 @@ class Batch:
         sources: [B], each record's source, or `all` where the data have none.
         answers: [B], each record's last answer.
         num_truncated: conversations that the maximum length cut.
+        num_unlabelled: conversations without a token to train on.
         image_counts: int64 [B], images of each row that were kept.
     """
 
@@ -50,6 +51,7 @@ class Batch:
     sources: list[str]
     answers: list[str]
     num_truncated: int
+    num_unlabelled: int
     image_counts: Tensor
 
 
@@ -140,6 +142,7 @@ def collate(
         sources=[record.source or "all" for record in records],
         answers=[record.turns[-1].text for record in records],
         num_truncated=sum(e.truncated for e in encodings),
+        num_unlabelled=sum(bool((e.labels == IGNORE).all()) for e in encodings),
         image_counts=torch.tensor([e.num_images for e in encodings], dtype=torch.int64),
     )
 

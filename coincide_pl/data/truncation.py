@@ -1,4 +1,4 @@
-"""One warning, with the count, where conversations were cut at the maximum length."""
+"""One warning each, with the count, for conversations that were cut or teach nothing."""
 
 from __future__ import annotations
 
@@ -14,27 +14,37 @@ log = logging.getLogger(__name__)
 
 
 class WarnTruncated(lightning.Callback):
-    """Counts cut conversations in the first epoch of a fit, in a test or a predict, and says so."""
+    """Counts cut conversations in the first epoch of a fit, in a test or a predict, and says so.
 
-    cut = seen = 0
+    In a fit, it counts those without a token to train on, too: nothing of their answers is left, or
+    they have none. They take no part in a batch's loss.
+    """
+
+    cut = empty = seen = 0
     told = False
 
     def _count(self, *args: Any, **kwargs: Any) -> None:
         batch: Batch = args[3]
         self.cut += batch.num_truncated
+        self.empty += batch.num_unlabelled
         self.seen += len(batch.rows)
 
     on_train_batch_end = on_test_batch_end = on_predict_batch_end = _count
 
     def _tell(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        counts = torch.tensor([self.cut, self.seen], device=pl_module.device)
-        cut, seen = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
-        self.cut = self.seen = 0
+        counts = torch.tensor([self.cut, self.empty, self.seen], device=pl_module.device)
+        cut, empty, seen = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        self.cut = self.empty = self.seen = 0
         if cut and not self.told and trainer.is_global_zero:
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             length = data.encoder.max_length
             why = "data.max_length" if length == data.max_length else "as many as the model reads"
             log.warning("%d of %d conversations were cut at %d tokens (%s)", cut, seen, length, why)
+        if empty and trainer.training and not self.told and trainer.is_global_zero:
+            log.warning(
+                "%d of %d conversations have no answer left to train on, and were left out",
+                *(empty, seen),
+            )
         self.told = True
 
     on_train_epoch_end = on_test_epoch_end = on_predict_epoch_end = _tell

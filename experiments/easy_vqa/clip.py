@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import CLIPModel
 
 from coincide_pl.cli import quiet
-from coincide_pl.data.batches import plan_shuffled
+from coincide_pl.data.batches import Size, plan_shuffled
 from coincide_pl.data.clip import ClipEncoder
 from coincide_pl.data.collation import Batch, EncodedBatches
 from coincide_pl.data.readers import LlavaJson
@@ -53,7 +53,11 @@ def train(
         data = EncodedBatches(records, ClipEncoder(module.processor), image_cache=1 << 30)
         plans = [
             plan_shuffled(
-                records.text_lengths, records.image_counts > 0, batch_size, seed=seed, epoch=epoch
+                records.text_lengths,
+                records.image_counts > 0,
+                Size(batch_size),
+                seed=seed,
+                epoch=epoch,
             )
             for epoch in range(epochs)
         ]
