@@ -273,7 +273,7 @@ class InstructionData(lightning.LightningDataModule):
 
         def plan(epoch: int) -> Plan:
             return plan_shuffled(
-                self._lengths(self.records, self.size),
+                self.lengths(self.records, self.size),
                 self.records.image_counts > 0,
                 self.size,
                 seed=self.seed,
@@ -306,19 +306,19 @@ class InstructionData(lightning.LightningDataModule):
         return self._loader(self.records, self._in_order(self.records, self.rows_done), even=False)
 
     def _in_order(self, records: Records, done: np.ndarray | None = None) -> Callable[[int], Plan]:
-        sizes = self._lengths(records, self.eval_size)
+        sizes = self.lengths(records, self.eval_size)
         plan = plan_in_order(sizes, records.image_codes, self.eval_size)
         if done is not None:
             plan = [batch for batch in plan if not done[batch].all()]
         return lambda epoch: plan
 
-    def _lengths(self, records: Records, size: Size) -> np.ndarray:
+    def lengths(self, records: Records, size: Size) -> np.ndarray:
         """Lengths in tokens, int64 [N]; rough where they only put like with like."""
         if size.tokens is None:
-            return lengths(records, TOKENS_PER_IMAGE)
+            return _lengths(records, TOKENS_PER_IMAGE)
         empty = Record("", (), (Turn("user", "?"), Turn("assistant", "?")))
         frame = len(self.encoder.encode(empty, []).input_ids)
-        rough = frame + lengths(records, self._tokens_per_image(records))
+        rough = frame + _lengths(records, self._tokens_per_image(records))
         return np.minimum(rough, self.max_length)
 
     def _tokens_per_image(self, records: Records) -> int:
@@ -363,6 +363,6 @@ class InstructionData(lightning.LightningDataModule):
             )
 
 
-def lengths(records: Records, tokens_per_image: int) -> np.ndarray:
+def _lengths(records: Records, tokens_per_image: int) -> np.ndarray:
     """Rough lengths in tokens, int64 [N]."""
     return records.text_lengths // BYTES_PER_TOKEN + tokens_per_image * records.image_counts

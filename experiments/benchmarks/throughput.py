@@ -1,0 +1,471 @@
+"""How fast the reference model reads and the target learns, against plain ways to do the same.
+
+`reference` compares `coincide predict`'s pass with a loop that goes as the authors' extraction
+does: eight samples in file order, each with its own image, padded to the longest, whole layers up
+to the last one asked for. `finetune` compares LoRA finetuning by `fit` with transformers' Trainer:
+same weights, data, batch size, optimizer and worker processes. Weights are random, images and
+questions those of easy-VQA.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import torch
+from jsonargparse import auto_cli
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers import Trainer as HuggingFaceTrainer
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from coincide_pl.cli import quiet
+from coincide_pl.data.batches import plan_in_order
+from coincide_pl.data.collation import EncodedBatches, collate
+from coincide_pl.data.encoding import Encoder
+from coincide_pl.data.images import open_image
+from coincide_pl.data.readers import EasyVQA
+from coincide_pl.datamodule import InstructionData
+from coincide_pl.models import LoRA, ReferenceModule, TargetModule
+from coincide_pl.models.anatomy import decoder_layers
+from coincide_pl.models.images import model_inputs
+from coincide_pl.models.loading import save_checkpoint
+from coincide_pl.models.lora import add_lora
+from coincide_pl.models.originals import chat_template
+from coincide_pl.models.reference import activations
+from coincide_pl.models.tiny import tiny_tokenizer
+from coincide_pl.reporting.tables import Table
+from coincide_pl.trainer import Trainer
+
+DType = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a LLaVA: width, layers and heads of decoder and tower, MLP, pixels, vocabulary."""
+
+    decoder: tuple[int, int, int]
+    mlp: int
+    tower: tuple[int, int, int]
+    pixels: int
+    patch: int
+    vocabulary: int
+    layers: tuple[int, ...]
+
+
+SHAPES = {
+    "tiny": Shape((128, 6, 4), 336, (96, 4, 4), 64, 8, 512, (0, 1, 2, 3, 4)),
+    "small": Shape((512, 12, 8), 1376, (384, 6, 6), 112, 14, 4096, (1, 3, 5, 7, 9)),
+    "tinyllava-2b": Shape(
+        (2048, 24, 32), 5632, (1152, 26, 16), 378, 14, 100352, (3, 7, 11, 15, 19)
+    ),
+    "llava-7b": Shape((4096, 32, 32), 11008, (1024, 24, 16), 336, 14, 32064, (3, 9, 15, 21, 27)),
+}
+
+
+def build(shape: Shape, folder: Path, dtype: DType) -> str:
+    """Writes a checkpoint with random weights, unless it is there."""
+    if (folder / "config.json").exists():
+        return str(folder)
+    tokenizer = tiny_tokenizer(512)
+    width, layers, heads = shape.decoder
+    seen, depth, eyes = shape.tower
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=seen,
+            intermediate_size=4 * seen,
+            num_hidden_layers=depth,
+            num_attention_heads=eyes,
+            image_size=shape.pixels,
+            patch_size=shape.patch,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=max(shape.vocabulary, len(tokenizer)),
+            hidden_size=width,
+            intermediate_size=shape.mlp,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(shape.pixels // shape.patch) ** 2,
+    )
+    square = {"height": shape.pixels, "width": shape.pixels}
+    processor = LlavaProcessor(
+        LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": shape.pixels}, crop_size=square),
+        tokenizer,
+        patch_size=shape.patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=chat_template("</s>", False),
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    with device():
+        model = LlavaForConditionalGeneration(config)
+    torch.set_default_dtype(before)
+    save_checkpoint(folder, model, processor)
+    return str(folder)
+
+
+def device() -> torch.device:
+    """The GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def matrix_rate(dtype: DType) -> float:
+    """Operations a second of large matrix products."""
+    size = 8192 if torch.cuda.is_available() else 2048
+    a = torch.randn(size, size, device=device(), dtype=getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(8):
+        begin = now()
+        a @ a
+        best = min(best, now() - begin)
+    return 2 * size**3 / best
+
+
+def now() -> float:
+    """Seconds, once all that was asked of the device is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class Plain(Dataset):
+    """One sample at a time: its own image opened, resized and encoded each time."""
+
+    def __init__(self, records: Any, encoder: Encoder) -> None:
+        self.records, self.encoder = records, encoder
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, row: int) -> Any:
+        record = self.records[row]
+        images = [
+            self.encoder.encode_image(open_image(self.records.image_root, path))
+            for path in record.images
+        ]
+        return row, record, images, self.encoder.encode(record, images)
+
+    def together(self, samples: list[Any]) -> Any:
+        """A batch, with as many images as marks."""
+        images = {f"{row}/{i}": im for row, _, own, _ in samples for i, im in enumerate(own)}
+        return collate(
+            [row for row, _, _, _ in samples],
+            [record for _, record, _, _ in samples],
+            [encoding for _, _, _, encoding in samples],
+            images,
+            list(images),
+            self.encoder.tokenizer.pad_token_id,
+            False,
+        )
+
+
+class _Enough(Exception):
+    """The last layer that was asked for has run."""
+
+
+def plain_pass(module: ReferenceModule, batch: Any) -> torch.Tensor:
+    """Whole layers one after another, up to the last one asked for."""
+    outputs: dict[int, torch.Tensor] = {}
+    model: Any = module.model
+
+    def keep(number: int) -> Callable[..., None]:
+        def hook(_: Any, __: Any, output: torch.Tensor) -> None:
+            outputs[number] = output
+
+        return hook
+
+    def stop(*_: Any) -> None:
+        raise _Enough
+
+    hooks = [p.register_forward_hook(keep(i)) for i, p in enumerate(module.projections)]
+    hooks.append(decoder_layers(model)[max(module.layers)].register_forward_hook(stop))
+    try:
+        with torch.no_grad():
+            model(**model_inputs(model, batch), use_cache=False)
+    except _Enough:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return activations(list(outputs.values()), batch.image_mask, batch.text_mask).cpu()
+
+
+def moved(batches: Iterator[Any]) -> Iterator[Any]:
+    """Batches on the device."""
+    for batch in batches:
+        for name, value in vars(batch).items():
+            if isinstance(value, torch.Tensor):
+                setattr(batch, name, value.to(device(), non_blocking=True))
+        batch.image_inputs = {
+            name: value.to(device(), non_blocking=True)
+            if not value.is_floating_point()
+            else value.to(device(), DTYPE, non_blocking=True)
+            for name, value in batch.image_inputs.items()
+        }
+        yield batch
+
+
+DTYPE = torch.float32
+
+
+def reference(
+    folder: str = "runs/benchmarks/throughput",
+    shape: str = "tiny",
+    dtype: DType = "float32",
+    num_samples: int = 4000,
+    token_budget: int = 16384,
+    num_workers: int = 0,
+) -> None:
+    """Samples a second of the reference pass, against the plain loop.
+
+    Args:
+        folder: for checkpoints and caches.
+        shape: of the model.
+        dtype: of the weights.
+        num_samples: of easy-VQA's 38,575 training questions, in file order.
+        token_budget: tokens of a batch.
+        num_workers: processes that read and encode, in both.
+    """
+    global DTYPE
+    DTYPE = getattr(torch, dtype)
+    quiet()
+    sizes = SHAPES[shape]
+    checkpoint = build(sizes, Path(folder) / f"{shape}-{dtype}", dtype)
+    module = ReferenceModule(checkpoint, list(sizes.layers), dtype=dtype)
+    module.configure_model()
+    module.to(device())
+    records = EasyVQA().records(Path(folder) / "cache")
+    encoder = Encoder(module.processor)
+
+    data = InstructionData(eval_token_budget=token_budget, cache_dir=folder)
+    data.encoder = encoder
+    plan = plan_in_order(
+        data.lengths(records, data.eval_size),
+        records.image_codes,
+        data.eval_size,
+        np.arange(num_samples),
+    )
+    batches = EncodedBatches(records, encoder)
+
+    def ours() -> Iterator[Any]:
+        loader = DataLoader(batches, batch_size=None, sampler=plan, num_workers=num_workers)
+        return moved(iter(loader))
+
+    plain = Plain(records, encoder)
+
+    def theirs(rows: int) -> Iterator[Any]:
+        order = np.arange(rows)
+        loader = DataLoader(
+            plain,
+            batch_size=8,
+            sampler=order.tolist(),
+            collate_fn=plain.together,
+            num_workers=num_workers,
+        )
+        return moved(iter(loader))
+
+    few = min(num_samples, 400)
+    first = torch.cat([plain_pass(module, batch) for batch in theirs(64)])
+    rows = {}
+    begin = now()
+    for batch in ours():
+        vectors = module.predict_step(batch)["activations"].cpu()
+        rows.update(zip(batch.rows.tolist(), vectors, strict=True))
+    mine = num_samples / (now() - begin)
+    begin = now()
+    for batch in theirs(few):
+        plain_pass(module, batch)
+    other = few / (now() - begin)
+    apart = max(float((rows[i].float() - first[i].float()).abs().max()) for i in range(len(first)))
+    one = next(ours())
+    with FlopCounterMode(display=False) as counter:
+        module.predict_step(one)
+    work = counter.get_total_flops() / len(one.rows)
+    begin = now()
+    for _ in range(3):
+        module.predict_step(one)
+    step = 3 * len(one.rows) / (now() - begin)
+    rate = matrix_rate(dtype)
+    table = Table(
+        f"Reference pass: {shape}, {dtype}, {device().type}",
+        ["pass", "samples/s", "ratio", "share of the matrix rate"],
+        [
+            ["plain loop", f"{other:.1f}", "1.0", "-"],
+            ["ours", f"{mine:.1f}", f"{mine / other:.1f}", f"{mine * work / rate:.1%}"],
+            ["ours, the model alone", f"{step:.1f}", "-", f"{step * work / rate:.1%}"],
+        ],
+    )
+    print(table.markdown())
+    print(
+        f"{work / 1e9:.2f} GFLOP a sample; matrix rate {rate / 1e12:.2f} TFLOPS; "
+        f"largest difference of an activation {apart:.1e}"
+    )
+
+
+class Clock(lightning.Callback, TrainerCallback):
+    """When each step of a training ended, of Lightning's trainer or transformers'."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.times.append(now())
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.times.append(now())
+
+    def seconds(self, skip: int) -> float:
+        """From the end of a first few steps on."""
+        return self.times[-1] - self.times[skip - 1]
+
+
+def finetune(
+    folder: str = "runs/benchmarks/throughput",
+    shape: str = "tiny",
+    dtype: DType = "float32",
+    steps: int = 60,
+    batch_size: int = 16,
+    num_workers: int = 0,
+    rank: int = 16,
+    gradient_checkpointing: bool = False,
+    compile_layers: bool = False,
+) -> None:
+    """Tokens a second of LoRA finetuning, against transformers' Trainer.
+
+    Args:
+        folder: for checkpoints and caches.
+        shape: of the model.
+        dtype: of the weights.
+        steps: of each.
+        batch_size: conversations a step, in both.
+        num_workers: processes that read and encode, in both.
+        rank: of the adapters.
+        gradient_checkpointing: in both.
+        compile_layers: `torch.compile`, in ours.
+    """
+    quiet()
+    sizes = SHAPES[shape]
+    checkpoint = build(sizes, Path(folder) / f"{shape}-{dtype}", dtype)
+    lora = LoRA(rank=rank, alpha=2 * rank, dropout=0.0)
+    options: dict[str, Any] = {
+        "freeze": ["vision_tower"],
+        "lora": lora,
+        "dtype": dtype,
+        "gradient_checkpointing": gradient_checkpointing,
+    }
+    skip = max(2, steps // 6)
+
+    ours = TargetModule(checkpoint, compile_layers=compile_layers, **options)
+    data = InstructionData(
+        EasyVQA(),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        cache_dir=str(Path(folder) / "cache"),
+    )
+    clock, counted = Clock(), Counted()
+    Trainer(
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[clock, counted],
+        use_distributed_sampler=False,
+        precision="bf16-true" if dtype == "bfloat16" else "32-true",
+    ).fit(ours, data)
+    mine = sum(counted.tokens[skip:]) / clock.seconds(skip)
+
+    again = TargetModule(checkpoint, **{**options, "lora": None})
+    again.configure_model()
+    model: Any = again.model
+    add_lora(model, lora)
+    encoder = Encoder(again.processor)
+    plain = Plain(EasyVQA().records(Path(folder) / "cache"), encoder)
+    tokens: list[int] = []
+
+    def together(samples: list[Any]) -> dict[str, torch.Tensor]:
+        batch = plain.together(samples)
+        tokens.append(int(batch.attention_mask.sum()))
+        inputs = model_inputs(model, batch)
+        pixels = inputs["pixel_values"].to(getattr(torch, dtype))
+        return {**inputs, "pixel_values": pixels, "labels": batch.labels}
+
+    clock = Clock()
+    trainer = HuggingFaceTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            dataloader_num_workers=num_workers,
+            remove_unused_columns=False,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            learning_rate=1e-3,
+            gradient_checkpointing=gradient_checkpointing,
+        ),
+        data_collator=together,
+        train_dataset=plain,
+        callbacks=[clock],
+    )
+    trainer.train()
+    each = sum(tokens[:steps]) / steps if num_workers == 0 else counted.mean()
+    other = each * (steps - skip) / clock.seconds(skip)
+    table = Table(
+        f"LoRA finetuning: {shape}, {dtype}, {device().type}",
+        ["trainer", "tokens/s", "ratio"],
+        [
+            ["transformers' Trainer", f"{other:,.0f}", "1.0"],
+            ["coincide fit", f"{mine:,.0f}", f"{mine / other:.2f}"],
+        ],
+    )
+    print(table.markdown())
+    peak = matrix_rate(dtype)
+    print(f"matrix rate {peak / 1e12:.2f} TFLOPS; {counted.share(mine, peak, ours)}")
+
+
+class Counted(lightning.Callback):
+    """Real tokens of each step."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, *args: Any) -> None:
+        self.tokens.append(int(batch.attention_mask.sum()))
+        self.batch = batch
+
+    def mean(self) -> float:
+        """Tokens of a step."""
+        return float(np.mean(self.tokens))
+
+    def share(self, rate: float, peak: float, module: TargetModule) -> str:
+        """The operations of a step, forward and backward, against what the machine can do."""
+        with FlopCounterMode(display=False) as counter:
+            torch.nn.functional.cross_entropy(*module(self.batch)).backward()
+        work = counter.get_total_flops() / int(self.batch.attention_mask.sum())
+        return f"{work / 1e6:.1f} MFLOP a token; {rate * work / peak:.1%} of the matrix rate"
+
+
+if __name__ == "__main__":
+    auto_cli([reference, finetune], as_positional=False)
