@@ -36,6 +36,10 @@ class Batch:
         num_truncated: conversations that the maximum length cut.
         num_unlabelled: conversations without a token to train on.
         image_counts: int64 [B], images of each row that were kept.
+        prefix: int64 [B], which of the distinct beginnings a row has: all tokens up to the end of
+            its image. None where nothing is to be shared: rows all begin in another way, are padded
+            on the left, or do not have one image each.
+        prefix_lengths: int64 [U], tokens of the distinct beginnings.
     """
 
     rows: Tensor
@@ -53,6 +57,8 @@ class Batch:
     num_truncated: int
     num_unlabelled: int
     image_counts: Tensor
+    prefix: Tensor | None
+    prefix_lengths: Tensor | None
 
 
 class EncodedBatches(Dataset[Batch]):
@@ -144,7 +150,28 @@ def collate(
         num_truncated=sum(e.truncated for e in encodings),
         num_unlabelled=sum(bool((e.labels == IGNORE).all()) for e in encodings),
         image_counts=torch.tensor([e.num_images for e in encodings], dtype=torch.int64),
+        **shared_beginnings(encodings, occurrences, left),
     )
+
+
+def shared_beginnings(
+    encodings: list[Encoding], occurrences: list[str], left: bool
+) -> dict[str, Tensor | None]:
+    """`prefix` and `prefix_lengths` of a `Batch`."""
+    found: dict[tuple[str, bytes], int] = {}
+    prefix, lengths = [], []
+    if not left and all(encoding.num_images == 1 for encoding in encodings):
+        for path, encoding in zip(occurrences, encodings, strict=True):
+            places = np.flatnonzero(encoding.image_mask)
+            length = int(places[-1]) + 1 if len(places) else 0
+            key = (path, encoding.input_ids[:length].tobytes())
+            if key not in found:
+                lengths.append(length)
+            prefix.append(found.setdefault(key, len(found)))
+    longest = max(len(encoding.input_ids) for encoding in encodings)
+    if len(found) == len(prefix) or not 0 < min(lengths, default=0) <= max(lengths) < longest:
+        return {"prefix": None, "prefix_lengths": None}
+    return {"prefix": torch.tensor(prefix), "prefix_lengths": torch.tensor(lengths)}
 
 
 def stacked(key: str, inputs: list[dict[str, Any]]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import lightning
 import torch
@@ -16,9 +16,9 @@ from coincide_pl.data.collation import Batch
 from coincide_pl.data.encoding import IGNORE
 from coincide_pl.errors import ModelError
 from coincide_pl.models.anatomy import attention_outputs, check_parts
-from coincide_pl.models.images import model_inputs, shared_images
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
 from coincide_pl.models.logits import of_the_head
+from coincide_pl.models.prefixes import run_until
 from coincide_pl.models.processors import load_processor
 
 Signal = Literal["activations", "el2n", "perplexity", "aum", "last_token", "mean_token"]
@@ -220,47 +220,3 @@ def token_embeddings(hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor
         "last_token": hidden[torch.arange(len(hidden), device=hidden.device), last].float(),
         "mean_token": means,
     }
-
-
-class _Reached(Exception):
-    """All that was wanted has run."""
-
-
-def run_until(
-    model: PreTrainedModel, projections: Sequence[nn.Module], head: nn.Module | None, batch: Batch
-) -> tuple[list[Tensor], Tensor | None]:
-    """Run a model up to the deepest of some modules, or up to its head.
-
-    Args:
-        model: an image-text-to-text model.
-        projections: modules of its decoder, in any order, each run once in a forward pass.
-        head: the language-model head, before which to stop, where its input is wanted.
-        batch: what the model reads.
-
-    Returns:
-        The output [B, T, H] of each module, and what the head would read, [B, T, H].
-    """
-    outputs: dict[nn.Module, Tensor] = {}
-    states: list[Tensor] = []
-
-    def keep(module: nn.Module, _: Any, output: Tensor) -> None:
-        outputs[module] = output
-        if head is None and len(outputs) == len(projections):
-            raise _Reached
-
-    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        states.append(inputs[0])
-        raise _Reached
-
-    hooks = [module.register_forward_hook(keep) for module in projections]
-    if head is not None:
-        hooks.append(head.register_forward_pre_hook(stop))
-    try:
-        with torch.inference_mode(), shared_images(model, batch):
-            model(**model_inputs(model, batch), use_cache=False)
-    except _Reached:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [outputs[module] for module in projections], states[0] if states else None

@@ -17,6 +17,7 @@ from coincide_pl.data.records import Record, Records, Turn
 from coincide_pl.models import LoRA, ReferenceModule, TargetModule
 from coincide_pl.models.export import export_model
 from coincide_pl.models.loading import load_model
+from coincide_pl.models.prefixes import shares
 from coincide_pl.models.processors import load_processor
 
 RECORDS = [
@@ -35,9 +36,14 @@ RECORDS = [
         ),
     ),
     Record("e", (), (Turn("user", "how are you?"), Turn("assistant", "fine, thanks"))),
+    Record("g", ("0.png",), (Turn("user", "<image>\nis it big, too?"), Turn("assistant", "no"))),
     Record("f", ("1.png", "0.png"), (Turn("user", "<image> or <image>"), Turn("assistant", "one"))),
 ]
-ROWS = list(range(6))
+ROWS = list(range(7))
+ONE_IMAGE = [0, 1, 2, 3, 5]
+
+BEGIN_ONCE = {"LLaVA", "LLaVA-OneVision", "SmolVLM", "Idefics3", "InternVL"}
+"""Families whose shared beginnings run once."""
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -103,6 +109,10 @@ def test_activations_equal_hooks(family):
     module = ReferenceModule(family[1], layers)
     module.configure_model()
     ours = module.predict_step(batches(family)[ROWS])["activations"]
+    batch = batches(family)[ONE_IMAGE]  # 0 and 5 begin alike, and so run their beginning once
+    assert len(batch.prefix_lengths) < len(ONE_IMAGE)
+    assert shares(module.model, batch) == (family[0] in BEGIN_ONCE)
+    shared = dict(zip(ONE_IMAGE, module.predict_step(batch)["activations"], strict=True))
     model = load_model(family[1]).eval()
     blocks = model.get_decoder().layers
     for row in rows_of(family):
@@ -124,6 +134,8 @@ def test_activations_equal_hooks(family):
                 vector.append(mean / mean.norm().clamp(min=1e-12))
         expected = torch.cat(vector) / math.sqrt(2 * len(layers))
         torch.testing.assert_close(ours[row].float(), expected, atol=2e-4, rtol=0)
+        if row in shared:
+            torch.testing.assert_close(shared[row].float(), expected, atol=2e-4, rtol=0)
 
 
 def trained(family, **options):

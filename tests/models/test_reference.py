@@ -103,6 +103,7 @@ def test_rows_equal_a_plain_pass(tiny, records, rows, left):
             lengths = batch.attention_mask.sum(1) if name == "input_ids" else lengths  # noqa: F821
             rolled = [v.roll(int(value.shape[1] - n)) for v, n in zip(value, lengths, strict=True)]
             setattr(batch, name, torch.stack(rolled))
+        batch.prefix = None
     assert batch.num_images == len({path for i in rows for path in CONVERSATIONS[i].images})
     ours = module.predict_step(batch)["activations"]
     assert ours.dtype == torch.float16

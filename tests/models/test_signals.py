@@ -59,6 +59,7 @@ def on_the_left(batch):
         value = getattr(batch, name)
         rolled = [row.roll(width - n) for row, n in zip(value, lengths, strict=True)]
         setattr(batch, name, torch.stack(rolled))
+    batch.prefix = None
     return batch
 
 
