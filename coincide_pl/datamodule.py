@@ -25,6 +25,7 @@ from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Record, Records, Turn
 from coincide_pl.errors import CoincideError, DataError, SelectionError, on_first_process
 from coincide_pl.models.loading import checkpoint_fingerprint
+from coincide_pl.models.sharding import SHARDED
 from coincide_pl.selection import Pool, Selection, Selector
 from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selector import missing, target_count
@@ -337,7 +338,13 @@ class InstructionData(lightning.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         return BatchLoader(
-            EncodedBatches(records, self.encoder, prompts, self.image_cache << 20),
+            EncodedBatches(
+                records,
+                self.encoder,
+                prompts,
+                self.image_cache << 20,
+                blanks=isinstance(trainer.strategy, SHARDED) and not prompts,
+            ),
             BatchSampler(plan, trainer.global_rank, trainer.world_size, even),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),

@@ -163,3 +163,22 @@ def test_a_checkpoint_of_other_data_is_refused(command, llava, tiny, tmp_path, m
 def test_checkpoints_take_a_small_share_of_the_time(tmp_path):
     callback = LastCheckpoint(tmp_path)
     assert callback._train_time_interval.total_seconds() == checkpoint.SECONDS
+
+
+@pytest.mark.parametrize("block", ["target", "target_lora"])
+def test_a_model_in_pieces_learns_as_a_whole_one(block, tiny, llava, tmp_path):
+    sharded = (
+        *("--config", ROOT / "configs/trainers/fsdp.yaml", "--trainer.accelerator=cpu"),
+        *("--trainer.devices=2", "--trainer.precision=32-true"),
+    )
+    for name, processes in {"whole": TWO, "pieces": sharded}.items():
+        model = ("--config", ROOT / f"configs/models/{block}.yaml", f"--model.pretrained={tiny}")
+        more = ("--trainer.max_steps=3", f"--trainer.default_root_dir={tmp_path / name}")
+        if block == "target_lora":
+            more += ("--model.lora.rank=4", "--model.lora.dropout=0")
+        status, told = coincide("fit", *options(llava, tmp_path, *model, *more, *processes))
+        assert status == 0, told
+    left = [load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "pieces")]
+    assert left[0].keys() == left[1].keys()
+    for name, value in left[0].items():
+        torch.testing.assert_close(left[1][name], value, atol=1e-5, rtol=1e-4)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -28,6 +29,7 @@ class Batch:
         image_mask: bool [B, T], see `Encoding`.
         text_mask: bool [B, T], see `Encoding`.
         image_inputs: the model's arguments for the distinct images, concatenated.
+        blank_inputs: those for a blank image, where the batch has none and this is wanted.
         image_index: int64 [occurrences], the distinct image at each image mark, row by row.
         num_images: distinct images.
         image_tokens: int64 [num_images], tokens whose place each image's features take.
@@ -49,6 +51,7 @@ class Batch:
     image_mask: Tensor
     text_mask: Tensor
     image_inputs: dict[str, Tensor]
+    blank_inputs: dict[str, Tensor]
     image_index: Tensor
     num_images: int
     image_tokens: Tensor
@@ -65,7 +68,12 @@ class EncodedBatches(Dataset[Batch]):
     """Maps a list of row indices to the batch of these rows."""
 
     def __init__(
-        self, records: Records, encoder: Encoder, prompts: bool = False, image_cache: int = 0
+        self,
+        records: Records,
+        encoder: Encoder,
+        prompts: bool = False,
+        image_cache: int = 0,
+        blanks: bool = False,
     ) -> None:
         """Keeps what a worker process needs.
 
@@ -74,7 +82,12 @@ class EncodedBatches(Dataset[Batch]):
             encoder: of conversations.
             prompts: encode up to the last answer and pad on the left, as generation needs.
             image_cache: bytes of processed images that each process keeps for later batches.
+            blanks: give batches without images a blank one, for the parts of a model that lies in
+                pieces must run in all processes at once.
         """
+        self.blank: dict[str, Tensor] = {}
+        if blanks:
+            self.blank = encoder.encode_image(Image.new("RGB", (64, 64))).inputs
         self.records, self.encoder, self.prompts = records, encoder, prompts
         self.image_cache = image_cache
         self._kept: dict[str, EncodedImage] = {}
@@ -96,7 +109,9 @@ class EncodedBatches(Dataset[Batch]):
             encoding = encode(record, [images[path] for path in record.images])
             encodings.append(encoding)
             occurrences += record.images[: encoding.num_images]
-        return collate(rows, records, encodings, images, occurrences, self._pad_id, self.prompts)
+        batch = collate(rows, records, encodings, images, occurrences, self._pad_id, self.prompts)
+        batch.blank_inputs = {} if batch.num_images else self.blank
+        return batch
 
     def _image(self, path: str) -> EncodedImage:
         if path in self._kept:
@@ -142,6 +157,7 @@ def collate(
         image_mask=padded([e.image_mask for e in encodings], False),
         text_mask=padded([e.text_mask for e in encodings], False),
         image_inputs={key: stacked(key, used) for key in (used[0] if used else {})},
+        blank_inputs={},
         image_index=torch.tensor([distinct[path] for path in occurrences], dtype=torch.int64),
         num_images=len(distinct),
         image_tokens=torch.tensor([images[path].num_features for path in distinct]),

@@ -11,9 +11,11 @@ import lightning
 import torch
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
+from torch import Tensor
 
 from coincide_pl.errors import ModelError
 from coincide_pl.models.loading import first_line, resolved, save_checkpoint
+from coincide_pl.models.sharding import SHARDED
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +38,17 @@ class _ProcessorFiles:
                 shutil.copyfile(path, directory / path.name)
 
 
-def export_model(module: Any, directory: str | Path) -> None:
+def export_model(
+    module: Any, directory: str | Path, state: dict[str, Tensor] | None = None
+) -> None:
     """Write a module's model, adapters folded in, and the processor that it was trained with.
 
     Args:
         module: a `TargetModule`; training can't go on after this.
         directory: where; what is there is replaced.
+        state: what was trained, where the module holds a piece of it.
     """
-    model = module.merge()
+    model = module.merge(state)
     save_checkpoint(directory, model, _ProcessorFiles(module.pretrained))
 
 
@@ -108,6 +113,11 @@ class ExportModel(lightning.Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes the checkpoint directory, from one process."""
-        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        export_model(pl_module, self.directory or Path(trainer.default_root_dir) / "model")
+        whole = None
+        if isinstance(trainer.strategy, SHARDED):  # all processes give their pieces
+            whole = trainer.strategy.lightning_module_state_dict()
+        if trainer.is_global_zero:
+            directory = self.directory or Path(trainer.default_root_dir) / "model"
+            export_model(pl_module, directory, whole)

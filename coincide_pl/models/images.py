@@ -76,3 +76,10 @@ def model_inputs(model: PreTrainedModel, batch: Any) -> dict[str, Tensor]:
             for name, value in batch.image_inputs.items()
         },
     }
+
+
+def blank(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
+    """A number that depends on everything which images go through, for a blank image."""
+    features = model.model.get_image_features(**inputs, return_dict=True).pooler_output
+    parts = [features] if isinstance(features, Tensor) else features
+    return torch.stack([part.sum() for part in parts]).sum()

@@ -18,12 +18,13 @@ from coincide_pl.data.collation import Batch
 from coincide_pl.data.encoding import IGNORE
 from coincide_pl.errors import ModelError
 from coincide_pl.models.anatomy import check_parts, decoder_layers, parameters
-from coincide_pl.models.images import model_inputs, shared_images
+from coincide_pl.models.images import blank, model_inputs, shared_images
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
 from coincide_pl.models.logits import possible
 from coincide_pl.models.lora import LoRA, add_lora, merge_lora
 from coincide_pl.models.optimization import CosineWithWarmup, parameter_groups
 from coincide_pl.models.processors import load_processor
+from coincide_pl.models.sharding import shard
 
 
 class TargetModule(lightning.LightningModule):
@@ -85,9 +86,17 @@ class TargetModule(lightning.LightningModule):
         self.train_accuracy, self.val_accuracy = MeanMetric(), MeanMetric()
 
     def configure_model(self) -> None:
-        """Loads the checkpoint, freezes parts and adds adapters."""
-        if self.model is not None:
-            return
+        """Loads the checkpoint, freezes parts and adds adapters; shards it, if that is the way."""
+        if self.model is None:
+            self.model = self.prepared().train()  # it comes in evaluation mode
+            if self.compile_layers:
+                for layer in decoder_layers(self.model, self.parts.get("decoder_layers")):
+                    layer.compile()
+            if self._trainer is not None and self._fabric is None:
+                shard(self.trainer.strategy, self.model, self.parts.get("decoder_layers"))
+
+    def prepared(self) -> PreTrainedModel:
+        """The model as training begins with it: parts frozen, adapters added."""
         model = load_model(self.pretrained, dtype=self.weights, attention=self.attention)
         for name in self.freeze_parts:
             for parameter in parameters(model, name, self.parts):
@@ -97,11 +106,8 @@ class TargetModule(lightning.LightningModule):
         if self.gradient_checkpointing:
             new: Any = getattr(model, "activation_checkpointing_enable", None)  # its newer name
             (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
-        if self.compile_layers:
-            for layer in decoder_layers(model, self.parts.get("decoder_layers")):
-                layer.compile()
-        self.model = model.train()  # it comes in evaluation mode
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        return model
 
     @property
     def fingerprint(self) -> str:
@@ -147,6 +153,8 @@ class TargetModule(lightning.LightningModule):
         kept = {"logits_to_keep": columns} if self._keeps else {}
         with shared_images(self.model, batch):
             logits = self.model(**model_inputs(self.model, batch), **kept, use_cache=False).logits
+        if batch.blank_inputs:
+            logits = logits + 0.0 * blank(self.model, batch.blank_inputs)
         if not self._keeps:
             logits = logits[:, columns]
         wanted = labels[:, columns]
@@ -212,9 +220,18 @@ class TargetModule(lightning.LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k not in frozen}
 
-    def merge(self) -> PreTrainedModel:
-        """The trained model, adapters folded in; training can't go on after this."""
-        assert self.model is not None
+    def merge(self, state: dict[str, Tensor] | None = None) -> PreTrainedModel:
+        """The trained model, adapters folded in; training can't go on after this.
+
+        Args:
+            state: what was trained, by name, where the model itself lies in pieces.
+        """
+        model = self.model
+        if state is not None:
+            model = self.prepared()
+            inner = {k.removeprefix("model."): v for k, v in state.items()}
+            model.load_state_dict(inner, strict=False)
+        assert model is not None
         if self.lora is not None:
-            merge_lora(self.model)
-        return self.model
+            merge_lora(model)
+        return model

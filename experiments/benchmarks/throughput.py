@@ -320,8 +320,8 @@ def reference(
     )
 
 
-class Clock(lightning.Callback, TrainerCallback):
-    """When each step of a training ended, of Lightning's trainer or transformers'."""
+class Clock(lightning.Callback):
+    """When each step of a training ended."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -329,12 +329,19 @@ class Clock(lightning.Callback, TrainerCallback):
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.times.append(now())
 
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.times.append(now())
-
     def seconds(self, skip: int) -> float:
         """From the end of a first few steps on."""
         return self.times[-1] - self.times[skip - 1]
+
+
+class TheirClock(TrainerCallback):
+    """The same, for transformers' Trainer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.clock.times.append(now())
 
 
 def finetune(
@@ -427,7 +434,7 @@ def finetune(
         ),
         data_collator=together,
         train_dataset=plain,
-        callbacks=[clock],
+        callbacks=[TheirClock(clock)],
     )
     trainer.train()
     each = sum(tokens[:steps]) / steps if num_workers == 0 else counted.mean()

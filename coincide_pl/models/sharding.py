@@ -1,0 +1,35 @@
+"""Models that are too large for one device: pieces on each, put together layer by layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import PreTrainedModel
+
+from coincide_pl.models.anatomy import decoder_layers
+
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+"""Strategies under which a process does not hold the whole model."""
+
+
+def shard(strategy: Any, model: PreTrainedModel, layers: str | None = None) -> None:
+    """Under `ModelParallelStrategy`, split each decoder layer, and the rest, over the processes.
+
+    This is PyTorch's fully sharded data parallelism (FSDP 2); other strategies split by themselves.
+
+    Args:
+        strategy: of the trainer.
+        model: an image-text-to-text model.
+        layers: the path of its decoder layers, where they are not found.
+    """
+    if not isinstance(strategy, ModelParallelStrategy):
+        return
+    # All processes share the data: the strategy's own mesh would have those of a machine share
+    # each product of matrices instead.
+    mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,))
+    for layer in decoder_layers(model, layers):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
