@@ -124,7 +124,7 @@ def learning(name: str, text_tokens: int, lora: bool, checkpointing: bool) -> in
             add_lora(model, LoRA(rank=128, alpha=256))
     given = inputs(name, text_tokens)
     with FlopCounterMode(display=False) as counter:
-        model.model.get_image_features(pixel_values=given.pop("pixel_values")).pooler_output
+        model.model.get_image_features(pixel_values=given.pop("pixel_values"))
         given["inputs_embeds"].requires_grad_(True)
         hidden = model.model.language_model(**given, use_cache=False).last_hidden_state
         forward = counter.get_total_flops()

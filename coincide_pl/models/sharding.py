@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
 from coincide_pl.models.anatomy import decoder_layers
@@ -30,6 +31,10 @@ def shard(strategy: Any, model: PreTrainedModel, layers: str | None = None) -> N
     # All processes share the data: the strategy's own mesh would have those of a machine share
     # each product of matrices instead.
     mesh = init_device_mesh(strategy.root_device.type, (strategy.world_size,))
+    mixed = strategy.precision_plugin.precision == "bf16-mixed"
+    policy = (
+        MixedPrecisionPolicy(torch.bfloat16, torch.float32) if mixed else MixedPrecisionPolicy()
+    )
     for layer in decoder_layers(model, layers):
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)

@@ -89,6 +89,10 @@ class TargetModule(lightning.LightningModule):
         """Loads the checkpoint, freezes parts and adds adapters; shards it, if that is the way."""
         if self.model is None:
             self.model = self.prepared().train()  # it comes in evaluation mode
+            if self._trainer is not None and str(self.trainer.precision).endswith("-mixed"):
+                for parameter in self.model.parameters():
+                    if parameter.requires_grad:  # small steps vanish in what half precision rounds
+                        parameter.data = parameter.data.float()
             if self.compile_layers:
                 for layer in decoder_layers(self.model, self.parts.get("decoder_layers")):
                     layer.compile()

@@ -60,3 +60,12 @@ def test_what_is_no_fit_is_named(command, tiny, llava, tmp_path):
     assert status == 1
     assert "it is not a checkpoint of this fit" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_small_steps_are_not_rounded_away(command, tiny, llava, tmp_path):
+    run = tmp_path / "run"
+    fit(command, tiny, llava, run, "--trainer.precision=bf16-mixed", "--model.dtype=bfloat16")
+    before, after = (load_model(str(p)).state_dict() for p in (tiny, run / "model"))
+    name = "model.multi_modal_projector.linear_1.weight"  # learns at 2e-5
+    moved = (after[name] - before[name].bfloat16().float()).abs()
+    assert float((moved > 1e-6).float().mean()) > 0.9
