@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import warnings
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -19,6 +21,11 @@ MAX_PIXELS = 178_956_970
 """Larger images are refused: Pillow's own limit against decompression bombs."""
 MISSING, BROKEN = "with a missing image", "with a broken image"
 """Kinds of unusable images."""
+FAULTS = (
+    *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError),
+    *(AttributeError, RuntimeError, struct.error, zlib.error),
+)
+"""What Pillow's decoders raise at one damage or another."""
 IMAGES_PER_TASK = 64
 
 
@@ -92,7 +99,7 @@ def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
                 size = f"{image.width} by {image.height}"
                 raise Unusable(BROKEN, f"{name}: {size} pixels are too many")
             if scale > 1:
-                image.draft(None, (image.width // scale, image.height // scale))
+                image.draft(None, (image.width // scale or 1, image.height // scale or 1))
             return _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise Unusable(MISSING, f"{name}: no such image") from None
@@ -100,7 +107,7 @@ def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
         raise Unusable(BROKEN, f"{name}: not an image") from None
     except Image.DecompressionBombError:
         raise Unusable(BROKEN, f"{name}: too many pixels") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError) as error:
+    except FAULTS as error:
         reason = " ".join(str(error).split())
         raise Unusable(BROKEN, f"{name}: a broken image ({reason})") from error
 

@@ -217,14 +217,15 @@ class Reader(ABC):
         listed = path.with_suffix(".left_out.txt")
 
         def sift(records: Records) -> tuple[np.ndarray, dict[str, Any]]:
-            bad: dict[str, Any] = {}
+            records.notes = {"starts": self.starts()}
+            numbers, bad = records.numbers, {}
             if self.unusable == "leave_out":
                 names, rows = records.images
                 unusable = unusable_images(records.image_root, list(names))
                 for name, error in unusable.items():
                     for row in rows[names[name]].tolist():
                         line = f"{records.name(row)}: 'image': {error}"
-                        findings.add(int(records.numbers[row]), error.kind, line)
+                        findings.add(int(numbers[row]), error.kind, line)
                 bad = states(records.image_root, unusable)
             told = [f"{count:,} {what}" for what, count in findings.done.items()]
             if findings.lines:
@@ -232,10 +233,10 @@ class Reader(ABC):
                 kinds = ", ".join(f"{count:,} {kind}" for kind, count in findings.kinds.items())
                 left_out = f"left out {len(findings.lines):,} of {findings.count:,} records"
                 told.append(f"{left_out} ({kinds}); they are listed in {listed}")
-            kept = ~np.isin(records.numbers, list(findings.lines))
+            kept = ~np.isin(numbers, list(findings.lines))
             if not kept.any():
                 raise DataError(f"{self.files()[0]}: no record can be used; see {listed}")
-            return kept, {"starts": self.starts(), "bad": bad, "told": told}
+            return kept, {**records.notes, "bad": bad, "told": told}
 
         records = self.read(findings, self.unusable)
         return Records.write(

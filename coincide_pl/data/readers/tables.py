@@ -209,9 +209,11 @@ def _save_to_disk(parts: Iterator[pa.Table], schema: pa.Schema, path: Path, sour
     with pa.OSFile(str(path / name), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for part in parts:
             writer.write_table(part.combine_chunks())
+    with (path / name).open("rb") as file:
+        digest = file_digest(file, "blake2b").hexdigest()
     state: dict[str, Any] = {
         "_data_files": [{"filename": name}],
-        "_fingerprint": file_digest((path / name).open("rb"), "blake2b").hexdigest()[:16],
+        "_fingerprint": digest[:16],
         "_format_columns": None,
         "_format_kwargs": {},
         "_format_type": None,
