@@ -1,16 +1,32 @@
-"""Open one image safely: inside its folder, whole, upright, and in RGB."""
+"""Open images safely: inside their folder, whole, upright, and in RGB."""
 
 from __future__ import annotations
 
+import os
+import struct
+import sys
 import warnings
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from rich.progress import Progress
 
-from coincide_pl.errors import DataError
+from coincide_pl.data.records import Unusable
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: Pillow's own limit against decompression bombs."""
+MISSING, BROKEN = "with a missing image", "with a broken image"
+"""Kinds of unusable images."""
+FAULTS = (
+    *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError),
+    *(AttributeError, RuntimeError, struct.error, zlib.error),
+)
+"""What Pillow's decoders raise at one damage or another."""
+IMAGES_PER_TASK = 64
 
 
 def open_image(root: Path, relative: str) -> Image.Image:
@@ -24,27 +40,81 @@ def open_image(root: Path, relative: str) -> Image.Image:
         The first frame in RGB, turned as its EXIF data say; 16-bit grey is scaled to 8 bits.
 
     Raises:
-        DataError: naming the file.
+        Unusable: a `DataError`, naming the file.
     """
-    path = root / relative
-    name = repr(str(path)) if not str(path).isprintable() else str(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _read(root, relative)
+
+
+def unusable_images(
+    root: Path, names: Sequence[str], num_threads: int | None = None
+) -> dict[str, Unusable]:
+    """Images that can't be opened and decoded, with the reason, in the order of `names`.
+
+    Decoding lets go of the interpreter, so threads share it well. A JPEG is decoded at an eighth
+    of its size: every byte of it is read all the same.
+
+    Args:
+        root: the image folder.
+        names: paths within it.
+        num_threads: images that are opened at a time (default: two a core, for they wait for the
+            disk too).
+    """
+    found: dict[str, Unusable] = {}
+
+    def look(part: Sequence[str]) -> dict[str, Unusable]:
+        bad = {}
+        for name in part:
+            try:
+                _read(root, name, scale=8)
+            except Unusable as error:
+                bad[name] = error
+        return bad
+
+    parts = [names[i : i + IMAGES_PER_TASK] for i in range(0, len(names), IMAGES_PER_TASK)]
+    workers = num_threads or 2 * (os.cpu_count() or 1)
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(workers) as pool,
+        Progress(disable=not sys.stderr.isatty()) as progress,
+    ):
+        warnings.simplefilter("ignore")
+        bar = progress.add_task("images", total=len(names))
+        for part, bad in zip(parts, pool.map(look, parts), strict=True):
+            found |= bad
+            progress.advance(bar, len(part))
+    return found
+
+
+def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
+    """Opens and decodes; a JPEG may come out up to `scale` times smaller."""
+    path = os.path.join(root, relative)
+    name = path if path.isprintable() else repr(path)
     try:
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise DataError(f"{name}: leads outside the image folder {root}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(f"{name}: {image.width} by {image.height} pixels are too many")
-                return _rgb(ImageOps.exif_transpose(image))
+        if not os.path.realpath(path).startswith(_real(root)):
+            raise Unusable(BROKEN, f"{name}: leads outside the image folder {root}")
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} by {image.height}"
+                raise Unusable(BROKEN, f"{name}: {size} pixels are too many")
+            if scale > 1:
+                image.draft(None, (image.width // scale or 1, image.height // scale or 1))
+            return _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
-        raise DataError(f"{name}: no such image") from None
+        raise Unusable(MISSING, f"{name}: no such image") from None
     except UnidentifiedImageError:
-        raise DataError(f"{name}: not an image") from None
+        raise Unusable(BROKEN, f"{name}: not an image") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{name}: too many pixels") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError) as error:
-        raise DataError(f"{name}: a broken image ({error})".replace("\n", " ")) from error
+        raise Unusable(BROKEN, f"{name}: too many pixels") from None
+    except FAULTS as error:
+        reason = " ".join(str(error).split())
+        raise Unusable(BROKEN, f"{name}: a broken image ({reason})") from error
+
+
+@lru_cache(maxsize=64)
+def _real(root: Path) -> str:
+    return os.path.join(os.path.realpath(root), "")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -4,13 +4,18 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coincide_pl.data.readers import EasyVQA, LlavaJson, llava
+from coincide_pl.data.readers import EasyVQA, LlavaJson
+from coincide_pl.data.readers.reader import Findings
 from coincide_pl.data.records import Records, Turn
 from coincide_pl.errors import DataError
 
+TEXT = st.text(st.characters(exclude_categories=()), max_size=6) | st.sampled_from(
+    ["<image>", "a <image> b", "coco/1.png", "/etc/x", "../x", ""]
+)
+SENDERS = st.sampled_from(["human", "gpt", "user", "assistant", "system"])
 GOOD = {
     "id": "x",
     "image": "a/x.png",
@@ -73,12 +78,19 @@ TALK = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
         ({"conversations": []}, "no 'conversations'"),
         ({"conversations": [{"from": "bot", "value": "?"}]}, "'from' 'bot'; known are human"),
         ({"conversations": TALK[:1]}, "no answer"),
-        ({"conversations": TALK[::-1]}, "must alternate"),
+        ({"conversations": TALK[1:]}, "no turn is the user's"),
+        ({"conversations": [*TALK, *TALK[1:]]}, "must alternate"),
+        (
+            {"conversations": [*TALK, {"from": "system", "value": "?"}]},
+            "system turn must come first",
+        ),
+        ({"conversations": [TALK[0], {"from": "gpt", "value": " "}]}, "every answer is empty"),
         ({"conversations": [{"from": "human", "value": "<image> <image>"}, TALK[1]]}, "2 <image>"),
         ({"image": "../secret.png"}, "outside the image folder"),
         ({"image": "/etc/passwd"}, "outside the image folder"),
         ({"image": 3}, "'image' must be a path"),
         ({"id": [1]}, "'id' must be"),
+        ({"id": "\ud800"}, "half a surrogate pair"),
     ],
 )
 def test_a_bad_record_is_named(tmp_path, change, said):
@@ -98,7 +110,7 @@ def test_a_bad_record_is_named(tmp_path, change, said):
         (json.dumps([GOOD, GOOD])[:-9].encode(), "record 1: not JSON"),
         (json.dumps(GOOD).encode() + b"\n{oops", "record 1: not JSON"),
         (b'[{"id": "\xff"}]', "not UTF-8"),
-        (b"[1]", "record 0 is a int"),
+        (b"[1]", "record 0: is a int"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, content, said):
@@ -117,28 +129,50 @@ def test_missing_files_are_named(tmp_path):
         LlavaJson(str(tmp_path / "data.json"), str(tmp_path / "nowhere"))
 
 
+KEYS = st.sampled_from(["id", "image", "conversations", "from", "value", "task_name", "other"])
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=8,
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=6,
+)
+SAID = st.fixed_dictionaries({"from": SENDERS | JSON, "value": TEXT | JSON})
+ITEM = st.fixed_dictionaries(
+    {"conversations": st.lists(SAID, max_size=5) | JSON},
+    optional={"id": JSON, "image": TEXT | st.lists(TEXT, max_size=3) | JSON, "task_name": JSON},
 )
 
 
-@settings(max_examples=60, deadline=None)
-@example([0.5, 1e22, -3e-7], 3, False)
-@given(st.lists(JSON, max_size=6), st.sampled_from([3, 17, 1 << 22]), st.booleans())
-def test_streamed_json_is_what_json_says(tmp_path_factory, items, buffer, lines):
-    path = tmp_path_factory.mktemp("json") / "data.json"
-    if lines:
-        items = [{"a": item} for item in items]
-        path.write_text("\n".join(map(json.dumps, items)))
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ITEM | JSON, min_size=1, max_size=4))
+def test_whatever_json_holds_becomes_records_or_a_named_error(tmp_path_factory, items):
+    folder = tmp_path_factory.mktemp("items")
+    path = folder / "data.json"
+    path.write_text(json.dumps(items))
+    reader = LlavaJson(str(path))
+    findings = Findings()
+    records = reader.survey(folder / "cache", findings)
+    assert len(records) + len(findings.lines) == findings.count == len(items)
+    for line in findings.text():
+        assert line.startswith(f"{path}: record ")
+        assert line.endswith("\n")
+        assert len(line.splitlines()) == 1
+    for record in records:
+        marks = sum(turn.text.count("<image>") for turn in record.turns if turn.role == "user")
+        assert marks == len(record.images)
+        assert {turn.role for turn in record.turns[-2::-2]} == {"user"}
+        assert any(turn.text.strip() for turn in record.turns if turn.role == "assistant")
+    if findings.lines:
+        with pytest.raises(DataError, match="record "):
+            list(reader)
     else:
-        path.write_text(json.dumps(items, indent=1 if buffer == 17 else None))
-    old, llava.BUFFER = llava.BUFFER, buffer
-    try:
-        assert list(llava.json_items(path)) == items
-    finally:
-        llava.BUFFER = old
+        assert list(reader) == list(records)
+    chosen = records.numbers[::-1]
+    reader.write_subset(chosen, folder / "subset.json")
+    if len(chosen):
+        subset = list(LlavaJson(str(folder / "subset.json")))
+        named = [record for record in records if record.id != str(record.number)]
+        assert [record.turns for record in subset] == [record.turns for record in records][::-1]
+        assert all(record in subset for record in named)
 
 
 def test_records_are_read_once_and_again_when_the_file_changes(tmp_path, llava, monkeypatch):
@@ -148,7 +182,7 @@ def test_records_are_read_once_and_again_when_the_file_changes(tmp_path, llava, 
     assert first[-1] == first[59]
     assert [r.id for r in first[3:5]] == ["r3", "r4"]
     with monkeypatch.context() as patch:
-        patch.setattr(LlavaJson, "__iter__", lambda self: pytest.fail("read again"))
+        patch.setattr(LlavaJson, "read", lambda *_: pytest.fail("read again"))
         assert reader.records(tmp_path / "cache").fingerprint == first.fingerprint
     moved = tmp_path / "elsewhere.json"
     moved.write_text(llava.read_text())
@@ -158,6 +192,43 @@ def test_records_are_read_once_and_again_when_the_file_changes(tmp_path, llava, 
     items[0]["conversations"][1]["value"] = "green"
     llava.write_text(json.dumps(items))
     assert LlavaJson(str(llava)).records(tmp_path / "cache").fingerprint != first.fingerprint
+
+
+def test_the_fingerprint_does_not_depend_on_chunks(tmp_path, llava, monkeypatch):
+    first = LlavaJson(str(llava)).records(tmp_path / "cache")
+    monkeypatch.setattr("coincide_pl.data.records.ROWS_PER_CHUNK", 7)
+    again = LlavaJson(str(llava)).records(tmp_path / "other")
+    assert again.fingerprint == first.fingerprint
+    assert again.text_lengths.tolist() == first.text_lengths.tolist()
+    assert again.image_codes.tolist() == first.image_codes.tolist()
+    assert list(again) == list(first)
+
+
+def test_vision_flan(tmp_path):
+    item = {**GOOD, "id": "VQA", "image": "VQA_1.jpg", "task_name": "VQA_counting"}
+    assert read(tmp_path, item)[0].source == "VQA_counting"
+    assert read(tmp_path, item, source_field="id")[0].source == "VQA"
+
+
+def test_what_no_trainer_can_use_of_a_conversation_is_dropped(tmp_path, caplog):
+    shown = {"from": "human", "value": "and <image>?"}
+    (tmp_path / "data.json").write_text(
+        json.dumps(
+            [
+                {**GOOD, "conversations": [TALK[1], *TALK]},
+                {**GOOD, "conversations": [*TALK, shown], "image": ["1.png", "2.png"]},
+            ]
+        )
+    )
+    caplog.set_level("INFO", logger="coincide_pl")
+    reader = LlavaJson(str(tmp_path / "data.json"))
+    first, last = reader.records(tmp_path / "cache")
+    assert first.turns == (Turn("user", "<image>\nhi"), Turn("assistant", "ho"))
+    assert last.turns == first.turns
+    assert last.images == ("1.png",)
+    reader.records(tmp_path / "cache")
+    assert caplog.text.count("1 conversations began with an answer, which was dropped") == 1
+    assert caplog.text.count("1 conversations ended with a question, which was dropped") == 1
 
 
 def test_a_damaged_cache_is_named(tmp_path):

@@ -1,8 +1,9 @@
 """Readers: one class per data format."""
 
+from coincide_pl.data.readers.chat import ChatDataset
 from coincide_pl.data.readers.easy_vqa import EasyVQA
 from coincide_pl.data.readers.llava import LlavaJson
 from coincide_pl.data.readers.questions import QuestionFile
 from coincide_pl.data.readers.reader import Reader
 
-__all__ = ["EasyVQA", "LlavaJson", "QuestionFile", "Reader"]
+__all__ = ["ChatDataset", "EasyVQA", "LlavaJson", "QuestionFile", "Reader"]

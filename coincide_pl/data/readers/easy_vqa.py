@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from coincide_pl.data.readers.reader import Reader, json_array, write_text
+from coincide_pl.data.readers.json_text import json_array
+from coincide_pl.data.readers.reader import Reader, write_text
 from coincide_pl.data.records import IMAGE_MARK, Record, Turn
 from coincide_pl.errors import DataError
 
@@ -42,21 +43,25 @@ class EasyVQA(Reader):
         """The split."""
         return {"split": self.split}
 
-    def __iter__(self) -> Iterator[Record]:
+    def items(self) -> Iterator[Any]:
         """Yields the questions in file order."""
-        questions = json.loads(self.files()[0].read_text())
-        for number, (question, answer, image) in enumerate(questions):
-            yield Record(
-                id=f"{self.split}-{number:06d}",
-                images=(f"{image}.png",),
-                turns=(Turn("user", f"{IMAGE_MARK}\n{question}"), Turn("assistant", answer)),
-                source=family(question, answer),
-            )
+        return iter(json.loads(self.files()[0].read_text()))
 
-    def write_subset(self, indices: Iterable[int], path: Path) -> None:
+    def record(self, number: int, item: Any) -> Record:
+        """A question as a record."""
+        question, answer, image = item
+        return Record(
+            id=f"{self.split}-{number:06d}",
+            images=(f"{image}.png",),
+            turns=(Turn("user", f"{IMAGE_MARK}\n{question}"), Turn("assistant", answer)),
+            source=family(question, answer),
+            number=number,
+        )
+
+    def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes the chosen questions in LLaVA's format."""
         records = list(self)
-        write_text(path, json_array(llava_item(records[int(i)]) for i in indices))
+        write_text(path, json_array(llava_item(records[int(number)]) for number in numbers))
 
 
 def family(question: str, answer: str) -> str:

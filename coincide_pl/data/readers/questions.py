@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from coincide_pl.data.readers.llava import check_inside, chosen_items, json_items
-from coincide_pl.data.readers.reader import Reader, write_text
-from coincide_pl.data.records import IMAGE_MARK, Record, Turn
+from coincide_pl.data.readers.conversation import MALFORMED, inside
+from coincide_pl.data.readers.json_text import chosen_items, json_items, json_lines
+from coincide_pl.data.readers.reader import OnUnusable, Reader, identity_of, write_text
+from coincide_pl.data.records import IMAGE_MARK, Record, Turn, Unusable
 from coincide_pl.errors import DataError
 
 ANSWERS = ("answers", "answer", "label", "multiple_choice_answer", "ground_truth")
@@ -25,12 +25,16 @@ class QuestionFile(Reader):
     answer. Of several annotators, the truth is one answer a line.
     """
 
+    id_field = "question_id"
+    trained_on = False
+
     def __init__(
         self,
         path: str,
         image_folder: str | None = None,
         answers: str | None = None,
         suffix: str = "",
+        unusable: OnUnusable = "stop",
     ) -> None:
         """Remembers where the data lie; nothing is read yet.
 
@@ -39,6 +43,8 @@ class QuestionFile(Reader):
             image_folder: folder that the `image` paths are relative to (default: the file's own).
             answers: file of the answers, where the questions have none.
             suffix: put after each question, such as a line that asks for a single word.
+            unusable: `stop` at a question or image that can't be used, or `leave_out` such
+                questions; they are counted, and listed in a file.
 
         Raises:
             DataError: there is no such file or folder.
@@ -47,6 +53,7 @@ class QuestionFile(Reader):
         self.image_root = Path(image_folder) if image_folder else self.path.parent
         self.answers = Path(answers) if answers else None
         self.suffix = suffix
+        self.unusable = unusable
         for file in self.files():
             if not file.is_file():
                 raise DataError(f"{file}: no such data file")
@@ -61,43 +68,39 @@ class QuestionFile(Reader):
         """The suffix."""
         return {"suffix": self.suffix}
 
-    def __iter__(self) -> Iterator[Record]:
+    def items(self) -> Iterator[Any]:
         """Yields the questions in file order."""
-        known = dict(self._answers()) if self.answers else {}
-        number = -1
-        for number, item in enumerate(json_items(self.path)):
-            name = f"{self.path}: record {number}"
-            if not isinstance(item, dict):
-                raise DataError(f"{name} is a {type(item).__name__}, not an object")
-            identity = str(item.get("question_id", number))
-            name += f" (id {identity[:80]!r})"
-            text = item.get("text", item.get("question"))
-            if not isinstance(text, str):
-                raise DataError(f"{name}: 'text' must be text")
-            truth = known.get(identity, answer_of(item))
-            if truth is None:
-                where = self.answers or "'answer'; name a file of answers"
-                raise DataError(f"{name}: has no answer in {where}")
-            images = self._images(name, item.get("image"))
-            text = text.replace(IMAGE_MARK, "").strip() + self.suffix
-            turns = (Turn("user", f"{IMAGE_MARK}\n" * len(images) + text), Turn("assistant", truth))
-            task = item.get("category")
-            yield Record(identity, images, turns, task if isinstance(task, str) else None)
-        if number < 0:
-            raise DataError(f"{self.path}: no records in it")
+        self._known = dict(self._answers()) if self.answers else {}
+        return json_items(self.path)
 
-    def write_subset(self, indices: Iterable[int], path: Path) -> None:
+    def record(self, number: int, item: Any) -> Record:
+        """A question and its answer as a record."""
+        if not isinstance(item, dict):
+            raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
+        identity = identity_of(item, self.id_field, number)
+        text = item.get("text", item.get("question"))
+        if not isinstance(text, str):
+            raise Unusable(MALFORMED, "'text' must be text")
+        truth = self._known.get(identity, answer_of(item))
+        if truth is None:
+            where = self.answers or "'answer'; name a file of answers"
+            raise Unusable("without an answer", f"has no answer in {where}")
+        images = self._images(item.get("image"))
+        text = text.replace(IMAGE_MARK, "").strip() + self.suffix
+        turns = (Turn("user", f"{IMAGE_MARK}\n" * len(images) + text), Turn("assistant", truth))
+        task = item.get("category")
+        return Record(identity, images, turns, task if isinstance(task, str) else None, number)
+
+    def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes the chosen questions as JSON lines."""
-        items = chosen_items(self.path, indices)
-        write_text(path, (json.dumps(item, ensure_ascii=False) + "\n" for item in items))
+        write_text(path, json_lines(chosen_items(self.path, numbers)))
 
-    def _images(self, name: str, image: Any) -> tuple[str, ...]:
+    def _images(self, image: Any) -> tuple[str, ...]:
         if image is None or image == "":
             return ()
         if not isinstance(image, str):
-            raise DataError(f"{name}: 'image' must be a path")
-        check_inside(name, image)
-        return (image,)
+            raise Unusable(MALFORMED, "'image' must be a path")
+        return (inside(image, self.image_root),)
 
     def _answers(self) -> Iterator[tuple[str, str]]:
         assert self.answers is not None

@@ -1,0 +1,282 @@
+"""Hugging Face data sets in the chat format, from disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from coincide_pl.data.readers.conversation import MALFORMED, inside, source_of, turns_of
+from coincide_pl.data.readers.reader import OnUnusable, Reader, identity_of
+from coincide_pl.data.readers.tables import find_files, rows, write_rows
+from coincide_pl.data.records import IMAGE_MARK, Record, Role, Unusable
+from coincide_pl.errors import DataError
+
+CONVERSATIONS = {"messages": ("role", "content"), "conversations": ("from", "value")}
+"""Columns that may hold the conversation, and its keys of sender and content."""
+IMAGES = ("images", "image")
+OWN = ("image", "path", "url", "image_url", "bytes")
+"""Where a part of a message may hold its own image."""
+
+
+class ChatDataset(Reader):
+    """Records from a data set with `messages`, as TRL, LLaMA-Factory and Qwen have them.
+
+    A message has a `role` and a `content`: text, or a list of parts such as `{"type": "image"}` and
+    `{"type": "text", "text": ...}`. A part may hold its own image; other parts, and each `<image>`
+    in a user's text, show the next of the row's `images` (or `image`): paths, or the bytes that
+    `datasets` embeds. An image part stands in a line of its own. Images that no part shows are put
+    in front of the first message of the user. `conversations` with `from` and `value` are read too,
+    as are messages with these keys.
+
+    Embedded images are written to the folder `images` of the cache, once, under a name that their
+    content makes; where that stops, it goes on later.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split: str = "train",
+        image_folder: str | None = None,
+        source_field: str | None = None,
+        unusable: OnUnusable = "stop",
+    ) -> None:
+        """Remembers where the data lie; no row is read yet.
+
+        Args:
+            path: a Parquet, Arrow, JSONL or JSON file; or a folder, cloned from the Hub, or written
+                by `save_to_disk`.
+            split: of a folder, as its files' or folders' names tell it; else all files are read.
+            image_folder: folder that image paths are relative to (default: the data's own).
+            source_field: column that names the task or source; by default `task_name` or `source`
+                where there is one; or else the folder of the data file, where there are several;
+                the first folder of the image path; or `text`.
+            unusable: `stop` at a record or image that can't be used, or `leave_out` such records;
+                they are counted, and listed in a file. All images are opened for that, once.
+
+        Raises:
+            DataError: there are no such files, or no such folder.
+        """
+        self.path = Path(path)
+        self.split = split
+        self.image_folder = image_folder
+        self.source_field = source_field
+        self.unusable = unusable
+        self._files = find_files(self.path, split)
+        for file in self._files:
+            if not file.is_file():
+                raise DataError(f"{file}: no such data file")
+        folder = self.path if self.path.is_dir() else self.path.parent
+        self.image_root = Path(image_folder) if image_folder else folder
+        if not self.image_root.is_dir():
+            raise DataError(f"{image_folder}: no such image folder")
+        self._starts: list[tuple[str, int]] = []
+        self._store: Path | None = None
+        self._subset: str | None = None
+
+    def files(self) -> list[Path]:
+        """The files of the split."""
+        return self._files
+
+    def options(self) -> dict[str, Any]:
+        """The source field."""
+        return {"source_field": self.source_field}
+
+    def starts(self) -> list[tuple[str, int]]:
+        """The files that were begun, and the number of their first row."""
+        return self._starts
+
+    def images_in(self, cache: Path) -> Path:
+        """A folder of the cache for embedded images, or the image folder."""
+        if self._embeds:
+            self._store = cache / "images"
+        return self._store or self.image_root
+
+    def items(self) -> Iterator[Any]:
+        """Yields the rows, file after file, with the columns that are read."""
+        columns = [*CONVERSATIONS, *IMAGES, "id", "task_name", "source"]
+        columns += [self.source_field] if self.source_field else []
+        self._starts, number = [], 0
+        several = len({file.parent for file in self._files}) > 1
+        for file in self._files:
+            self._starts.append((str(file.resolve()), number))
+            self._subset = file.parent.name if several else None
+            for item in rows(file, columns):
+                number += 1
+                yield item
+
+    def record(self, number: int, item: Any) -> Record:
+        """A row as a record."""
+        if not isinstance(item, dict):
+            raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
+        identity = identity_of(item, "id", number)
+        images = _Images(self, item)
+        field = next((name for name in CONVERSATIONS if item.get(name) is not None), "messages")
+        conversation = item.get(field)
+        who, what = CONVERSATIONS[field]
+        if isinstance(conversation, list) and conversation and isinstance(conversation[0], dict):
+            if conversation[0].get("role") is not None:
+                who, what = CONVERSATIONS["messages"]
+            elif conversation[0].get("from") is not None:
+                who, what = CONVERSATIONS["conversations"]
+        turns = turns_of(conversation, field, who, what, images.text)
+        paths = (*images.unshown(), *images.shown)
+        return Record(identity, paths, turns, self._source(item, paths), number)
+
+    def write_subset(self, numbers: Iterable[int], path: Path) -> None:
+        """Writes the chosen rows as they stand, all columns: a file, or a folder of Arrow files."""
+        write_rows(self._files, numbers, Path(path))
+
+    def image_path(self, image: Any) -> str:
+        """The path of an image of a row, within the image folder.
+
+        Raises:
+            Unusable: it is no image, leads out of the folder, or is embedded and others are not.
+        """
+        data, path = (image, None) if isinstance(image, bytes) else (None, image)
+        if isinstance(image, dict):
+            data, path = image.get("bytes"), image.get("path") or image.get("url")
+        if not (isinstance(data, bytes) or (data is None and isinstance(path, str) and path)):
+            raise Unusable(MALFORMED, "an image must be a path or bytes")
+        if (data is not None) != self._embeds:
+            kinds = ("a path", "embedded") if self._embeds else ("embedded", "a path")
+            raise Unusable(MALFORMED, "an image is {}, where the first one is {}".format(*kinds))
+        if data is not None:
+            return self._keep(data)
+        path = str(path).removeprefix("file://")
+        if re.match(r"\w+://|data:", path):
+            raise Unusable(MALFORMED, f"an image is at {path[:80]!r}; images must be on disk")
+        return inside(path, self.image_root)
+
+    @cached_property
+    def _embeds(self) -> bool:
+        """Whether the first image of the data set is embedded."""
+        for file in self._files if self._files[0].suffix in (".parquet", ".arrow") else []:
+            for item in rows(file, [*CONVERSATIONS, *IMAGES]):
+                image = next(iter(_Images(self, item).all()), None)
+                if image is not None:
+                    return isinstance(image, bytes) or _bytes(image)
+        return False
+
+    def _keep(self, data: bytes) -> str:
+        """Writes an image to the cache, if it is not there yet; returns its path there."""
+        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        name = f"{digest[:2]}/{digest[2:]}"
+        if self._store is not None:
+            target = self._store / name
+            try:
+                there = target.stat().st_size == len(data)
+            except OSError:
+                there = False
+            if not there:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                aside = target.with_name(f".{target.name}.{os.getpid()}")
+                aside.write_bytes(data)
+                os.replace(aside, target)
+        return name
+
+    def _source(self, item: dict[str, Any], images: tuple[str, ...]) -> str:
+        if self.source_field is None:
+            source = item.get("task_name") or item.get("source")
+            if isinstance(source, str):
+                return source
+            if self._subset is not None:
+                return self._subset
+            if images and self._embeds:
+                return "image"
+        return source_of(item, images, self.source_field)
+
+
+class _Images:
+    """The images of a row, handed out in the order in which its messages show them."""
+
+    def __init__(self, reader: ChatDataset, item: dict[str, Any]) -> None:
+        self.reader, self.item = reader, item
+        given: Any = next((item[name] for name in IMAGES if item.get(name) is not None), [])
+        given = given if isinstance(given, list) else [given]
+        self.column = [image for image in given if image is not None]
+        self.used: set[int] = set()
+        self.next = 0
+        self.shown: list[str] = []
+
+    def all(self) -> Iterator[Any]:
+        """The images as they stand in the row: of the column, then of parts."""
+        yield from self.column
+        for field in CONVERSATIONS:
+            for turn in self.item.get(field) or []:
+                content = turn.get("content") if isinstance(turn, dict) else None
+                for part in content if isinstance(content, list) else []:
+                    if isinstance(part, dict) and (own := _own(part)) is not None:
+                        yield own
+
+    def text(self, content: Any, role: Role) -> Any:
+        """A message's content as text with image marks; anything else as it is."""
+        if isinstance(content, str):
+            self._marks(content, role)
+            return content
+        if not isinstance(content, list):
+            return content
+        text, after_image = "", False
+        for part in content:
+            kind, said = self._part(part, role)
+            if kind == "image":
+                text += f"\n{IMAGE_MARK}" if text else IMAGE_MARK
+            else:
+                text += f"\n{said}" if after_image and not said.startswith("\n") else said
+            after_image = kind == "image"
+        return text
+
+    def unshown(self) -> list[str]:
+        """Paths of the images of the column that no message shows."""
+        left = [image for i, image in enumerate(self.column) if i not in self.used]
+        return [self.reader.image_path(image) for image in left]
+
+    def _part(self, part: Any, role: Role) -> tuple[str, str]:
+        if not isinstance(part, dict):
+            raise Unusable(MALFORMED, "a part of a message must be an object")
+        own = _own(part)
+        kind = part.get("type") or ("image" if own is not None else "text")
+        if kind == "text":
+            said = part.get("text")
+            if not isinstance(said, str):
+                raise Unusable(MALFORMED, "a part of type 'text' must have a 'text'")
+            self._marks(said, role)
+            return "text", said
+        if kind not in ("image", "image_url"):
+            raise Unusable(
+                MALFORMED, f"a part is of type {str(kind)[:40]!r}; known are image, text"
+            )
+        if role != "user":
+            raise Unusable(MALFORMED, f"a message of the {role} shows an image")
+        if own is not None:
+            self.shown.append(self.reader.image_path(own))
+        else:
+            index = part.get("index")
+            self._show(index if isinstance(index, int) else self.next)
+        return "image", ""
+
+    def _marks(self, text: str, role: Role) -> None:
+        for _ in range(text.count(IMAGE_MARK) if role == "user" else 0):
+            self._show(self.next)
+
+    def _show(self, index: int) -> None:
+        if not 0 <= index < len(self.column):
+            raise Unusable(MALFORMED, f"shows image {index + 1} of {len(self.column)}")
+        self.shown.append(self.reader.image_path(self.column[index]))
+        self.used.add(index)
+        self.next = index + 1
+
+
+def _own(part: dict[str, Any]) -> Any:
+    """A part's own image, if it holds one."""
+    if isinstance(part.get("bytes"), bytes):
+        return part["bytes"]
+    return next((part[key] for key in OWN if part.get(key)), None)
+
+
+def _bytes(image: Any) -> bool:
+    return isinstance(image, dict) and image.get("bytes") is not None

@@ -1,0 +1,154 @@
+"""What makes items into conversations that can be trained on, whatever format they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from coincide_pl.data.records import IMAGE_MARK, Record, Role, Turn, Unusable
+
+SENDERS: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+MALFORMED, UNTRAINABLE = "malformed", "with nothing to train on"
+"""Kinds of unusable records."""
+FIRST = "conversations began with an answer, which was dropped"
+LAST = "conversations ended with a question, which was dropped"
+"""What `trainable` does to conversations."""
+
+
+def trainable(record: Record) -> tuple[Record, list[str]]:
+    """A record as it is trained on: the user's turns and answers in alternation, all images marked.
+
+    LLaVA's own code drops an answer before the first question in silence, and trains on nothing
+    where the rest has no answer. A last question without an answer goes here with its images.
+    Images without a mark are put in front of the first question.
+
+    Args:
+        record: as it stands in the file.
+
+    Returns:
+        The record, and what was done to it, of `FIRST` and `LAST`.
+
+    Raises:
+        Unusable: no trainer could use it.
+    """
+    turns, images, done = record.turns, record.images, []
+    head = turns[:1] if turns and turns[0].role == "system" else ()
+    spoken = turns[len(head) :]
+    roles = [turn.role for turn in spoken]
+    if "system" in roles:
+        raise Unusable(MALFORMED, "a system turn must come first")
+    if "user" not in roles:
+        raise Unusable(UNTRAINABLE, "no turn is the user's")
+    if roles[0] != "user":
+        done.append(FIRST)
+        spoken = spoken[roles.index("user") :]
+        roles = [turn.role for turn in spoken]
+    if "assistant" in roles[::2] or "user" in roles[1::2]:
+        raise Unusable(MALFORMED, "turns of user and assistant must alternate")
+    marks = sum([turn.text.count(IMAGE_MARK) for turn in spoken[::2]])
+    if marks > len(images):
+        raise Unusable(MALFORMED, f"{marks} {IMAGE_MARK} marks but {len(images)} images")
+    if marks < len(images):
+        text = f"{IMAGE_MARK}\n" * (len(images) - marks) + spoken[0].text
+        spoken = (Turn("user", text), *spoken[1:])
+    if len(spoken) % 2:
+        done.append(LAST)
+        images = images[: len(images) - spoken[-1].text.count(IMAGE_MARK)]
+        spoken = spoken[:-1]
+    if not spoken:
+        raise Unusable(UNTRAINABLE, "no answer")
+    if not any(turn.text.strip() for turn in spoken[1::2]):
+        raise Unusable(UNTRAINABLE, "every answer is empty")
+    if spoken is not turns:
+        record = replace(record, images=images, turns=(*head, *spoken))
+    return record, done
+
+
+def turns_of(
+    conversation: Any,
+    field: str,
+    who: str,
+    what: str,
+    text_of: Callable[[Any, Role], str] | None = None,
+) -> tuple[Turn, ...]:
+    """The turns of an item.
+
+    Args:
+        conversation: a list of objects.
+        field: its name in the item.
+        who: key of the sender.
+        what: key of what is said.
+        text_of: the text of what is said, where it is not text already.
+
+    Raises:
+        Unusable: it is no such list.
+    """
+    if not isinstance(conversation, list) or not conversation:
+        raise Unusable(MALFORMED, f"no {field!r}")
+    turns = []
+    for position, turn in enumerate(conversation):
+        try:
+            role, said = SENDERS[turn[who]], turn[what]
+        except (KeyError, TypeError):
+            raise Unusable(MALFORMED, f"turn {position} {_lacks(turn, who, what)}") from None
+        if text_of is not None:
+            said = text_of(said, role)
+        if type(said) is not str:
+            raise Unusable(MALFORMED, f"turn {position} must have a {what!r} that is text")
+        turns.append(Turn(role, said))
+    return tuple(turns)
+
+
+def _lacks(turn: Any, who: str, what: str) -> str:
+    sender = turn.get(who) if isinstance(turn, dict) else None
+    if not isinstance(turn, dict) or (isinstance(sender, str) and sender in SENDERS):
+        return f"must have a {what!r} that is text"
+    return f"is {who!r} {str(sender)[:40]!r}; known are {', '.join(SENDERS)}"
+
+
+def inside(image: str, root: Path) -> str:
+    """A path of an image relative to its folder.
+
+    Raises:
+        Unusable: it leads out of the folder.
+    """
+    if image.startswith("/"):
+        front = f"{root.absolute()}/"
+        if not image.startswith(front):
+            raise Unusable(MALFORMED, f"'image' {image[:200]!r} leads outside the image folder")
+        image = image[len(front) :]
+    if "\0" in image or (".." in image and ".." in image.split("/")):
+        raise Unusable(MALFORMED, f"'image' {image[:200]!r} leads outside the image folder")
+    return image
+
+
+def source_of(item: dict[str, Any], images: tuple[str, ...], field: str | None) -> str:
+    """The task or data set that an item came from.
+
+    Args:
+        item: as it stands in the file.
+        images: its images.
+        field: key that names it; by default `task_name`, as Vision-Flan has it, or else the first
+            folder of the image path, which tells the source in LLaVA-1.5's mix, or `text`.
+
+    Raises:
+        Unusable: there is no such text.
+    """
+    if field is not None:
+        source = item.get(field)
+        if not isinstance(source, str):
+            raise Unusable(MALFORMED, f"{field!r} must be text")
+        return source
+    task = item.get("task_name")
+    if isinstance(task, str) and task:
+        return task
+    folder, slash, _ = images[0].removeprefix("./").partition("/") if images else ("", "", "")
+    return folder if slash else "text"
