@@ -23,12 +23,13 @@ from PIL import Image
 from report import generate
 from torch.utils.data import DataLoader, Dataset
 
-from coincide_pl.data.batches import plan_shuffled
+from coincide_pl.data.batches import Plan, plan_shuffled
 from coincide_pl.data.images import open_image, unusable_images
 from coincide_pl.data.readers import ChatDataset, EasyVQA, LlavaJson
 from coincide_pl.data.readers.json_text import json_array, json_items
 from coincide_pl.data.readers.reader import write_text
-from coincide_pl.datamodule import lengths
+from coincide_pl.data.records import Records
+from coincide_pl.datamodule import InstructionData
 from coincide_pl.reporting.tables import Table
 
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -63,6 +64,13 @@ def records(folder: str = "runs/benchmarks/report", samples: int = 665_298) -> N
     print(Table("Reading", header, lines).markdown(), end="")
 
 
+def epoch_of(found: Records) -> Plan:
+    """The batches of an epoch, as `fit` plans them."""
+    data = InstructionData(batch_size=16)
+    lengths = data.lengths(found, data.size)
+    return plan_shuffled(lengths, found.image_counts > 0, data.size, seed=0, epoch=0)
+
+
 def times(make: type, file: Path, cache: Path) -> list[str]:
     """Seconds of a first and a second reading and of a plan, and the peak of memory."""
     spent = []
@@ -71,7 +79,7 @@ def times(make: type, file: Path, cache: Path) -> list[str]:
         found = make(str(file)).records(cache)
         spent.append(time.perf_counter() - begin)
     begin = time.perf_counter()
-    plan_shuffled(lengths(found), found.image_counts > 0, 16, seed=0, epoch=0)
+    epoch_of(found)
     plan = time.perf_counter() - begin
     peak = status("/proc/self/status", "VmHWM")
     return [f"{spent[0]:.1f}", f"{spent[1]:.3f}", f"{plan:.1f}", f"{peak:.0f}"]
@@ -81,7 +89,7 @@ def memory(make: type, file: Path, cache: Path, workers: int) -> list[str]:
     """Memory of loader workers that have gone through all records, and of all processes."""
     warnings.filterwarnings("ignore", "This DataLoader will create 4 worker processes")
     found = make(str(file)).records(cache)
-    plan = plan_shuffled(lengths(found), found.image_counts > 0, 16, seed=0, epoch=0)
+    plan = epoch_of(found)
     left = [(rows, len(plan) - number < 64) for number, rows in enumerate(plan)]
     loader = DataLoader(Memory(found), batch_size=None, sampler=left, num_workers=workers)
     largest: dict[int, tuple[float, float]] = {}
