@@ -233,7 +233,10 @@ BLOCKS = {
         ["models/target_lora.yaml", "data/llava.yaml", "selectors/all.yaml", "loggers/wandb.yaml"],
         ["models/target.yaml", "data/easy_vqa.yaml"],
     ],
-    "predict": [["models/reference.yaml", "data/llava.yaml"]],
+    "predict": [
+        ["models/reference.yaml", "data/llava.yaml"],
+        ["models/reference.yaml", "data/chat.yaml"],
+    ],
 }
 
 
@@ -245,7 +248,7 @@ def test_building_blocks_run(command, tiny, llava, tmp_path, verb, blocks):
     for name in blocks:
         words += ["--config", ROOT / "configs" / name]
     words.append(f"--model.pretrained={tiny}")
-    if "data/llava.yaml" in blocks:
+    if {"data/llava.yaml", "data/chat.yaml"} & {*blocks}:  # one format has the other's keys
         words += [f"--data.train.path={llava}", "--data.num_workers=0"]
     if verb == "predict":
         words += ["--model.layers=[0, 1]", f"--data.signals={tmp_path}/signals"]
