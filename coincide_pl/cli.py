@@ -1,8 +1,8 @@
 """The command `lightning`, also called `coincide`.
 
 `fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
-`check`, `convert`, `export`, `create`, `create-clip`, `compare`, `report` and `overlap` are plain
-functions with the same kind of options and configs.
+`check`, `convert`, `export`, `create`, `create-clip`, `compare`, `report`, `overlap` and `subset`
+are plain functions with the same kind of options and configs.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from coincide_pl.reporting.compare import compare
 from coincide_pl.reporting.overlap import overlap
 from coincide_pl.reporting.report import report
 from coincide_pl.reporting.stages import timed
+from coincide_pl.reporting.subset import subset
 from coincide_pl.reporting.wandb import LogToWandb, finish, go_offline_if_needed, without_deprecated
 from coincide_pl.signals import WriteDifficulty, WriteSignals
 from coincide_pl.suggestions import one_line
@@ -58,6 +59,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "report": report,
     "overlap": overlap,
+    "subset": subset,
 }
 
 

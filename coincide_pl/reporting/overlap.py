@@ -16,7 +16,7 @@ from rich.console import Console
 from coincide_pl.data.readers.reader import write_text
 from coincide_pl.errors import CoincideError
 from coincide_pl.reporting.figure import draw_matrix
-from coincide_pl.reporting.report import read_config, records_of
+from coincide_pl.reporting.origin import read_config, records_in
 from coincide_pl.reporting.tables import Table
 from coincide_pl.selection import Selection
 
@@ -45,7 +45,7 @@ def overlap(selections: list[str], output: str = "overlap", run_config: str | No
     for name, other in zip(names, chosen, strict=True):
         if other.made_from.get("data") != chosen[0].made_from.get("data"):
             raise CoincideError(f"{name} and {names[0]} are selections of different data")
-    records = records_of(read_config(places[0], run_config))
+    records = records_in(read_config(places[0], run_config))
     if chosen[0].made_from.get("data") != records.fingerprint:
         raise CoincideError(f"{places[0]}: was made from other data than the config's")
     matrix = jaccard(chosen)

@@ -14,16 +14,15 @@ from typing import Any
 import jinja2
 import numpy as np
 import torch
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
 from rich.console import Console
 
 from coincide_pl.data.images import open_image
-from coincide_pl.data.readers.reader import Reader, write_text
+from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.records import IMAGE_MARK, Record, Records
-from coincide_pl.errors import CoincideError, ConfigError
+from coincide_pl.errors import CoincideError
 from coincide_pl.reporting.charts import Chart, histogram, plane
+from coincide_pl.reporting.origin import Origin
 from coincide_pl.selection import Selection
 
 TEXT_BYTES, IMAGE_BYTES = 7_000_000, 15_000_000
@@ -53,15 +52,9 @@ def report(
     Raises:
         CoincideError: the selection, config or data can't be read, or do not belong together.
     """
-    place = Path(selection)
-    if place.is_dir():
-        place = place / "selection.safetensors"
-    chosen = Selection.load(place)
-    settings = read_config(place, run_config)
-    records = records_of(settings)
-    if chosen.made_from.get("data") != records.fingerprint:
-        raise CoincideError(f"{place}: was made from other data than the config's")
-    stores = signals or settings["data"]["init_args"].get("signals") or []
+    origin = Origin.of(selection, run_config)
+    place, chosen, records = origin.place, origin.selection, origin.records
+    stores = signals or origin.settings["data"]["init_args"].get("signals") or []
     centroids = find_centroids([stores] if isinstance(stores, str) else stores, chosen)
     target = Path(output) if output else place.with_name("report.html")
     write_text(target, [render(chosen, records, centroids)])
@@ -291,37 +284,6 @@ def script_json(data: Any) -> str:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text.encode("utf-8", "replace").decode()
-
-
-def read_config(place: Path, given: str | None) -> dict[str, Any]:
-    """The config of the run that a selection lies in, or another one.
-
-    Raises:
-        ConfigError: there is none, or it names no training data.
-    """
-    names = [Path(given)] if given else [place.with_name(f"{x}.yaml") for x in ("fit", "select")]
-    path = next((name for name in names if name.is_file()), None)
-    if path is None:
-        raise ConfigError(f"run_config: {' or '.join(map(str, names))} is not there; give another")
-    try:
-        settings = yaml.safe_load(path.read_text())
-        settings["data"]["init_args"]["train"]["class_path"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: names no training data (data.init_args.train)") from error
-    return dict(settings)
-
-
-def records_of(settings: dict[str, Any]) -> Records:
-    """The training records that a config names."""
-    options = settings["data"]["init_args"]
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Reader, "train", required=True)
-    try:
-        parsed = parser.parse_object({"train": options["train"]})
-    except ArgumentError as error:
-        raise ConfigError(f"data.train: {' '.join(str(error).split())}") from error
-    reader: Reader = parser.instantiate_classes(parsed).train
-    return reader.records(options.get("cache_dir") or "~/.cache/coincide_pl")
 
 
 def find_centroids(stores: Sequence[str], chosen: Selection) -> np.ndarray | None:

@@ -1,0 +1,31 @@
+"""A selection as data that any trainer can read."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from coincide_pl.reporting.origin import Origin
+
+log = logging.getLogger(__name__)
+
+
+def subset(selection: str, output: str, run_config: str | None = None) -> None:
+    """Write the selected records in the data set's own format, for another trainer.
+
+    They stand in the order of picking, each as it is in its file, unknown keys too; image paths
+    stay relative to the same image folder.
+
+    Args:
+        selection: the selection file, or the run's directory that it lies in.
+        output: the file to write; for a data set in a folder, the folder.
+        run_config: config of the run, for the data (default: `fit.yaml` or `select.yaml` beside the
+            selection).
+
+    Raises:
+        CoincideError: the selection, config or data can't be read, or do not belong together.
+    """
+    origin = Origin.of(selection, run_config)
+    numbers = origin.records.numbers[origin.selection.indices]
+    origin.reader.write_subset(numbers.tolist(), Path(output))
+    log.info("%s: %d of %d records", output, len(numbers), len(origin.records))
