@@ -39,11 +39,18 @@ from coincide_pl.models.convert import convert
 from coincide_pl.models.export import export
 from coincide_pl.models.tiny import tiny_clip, tiny_llava
 from coincide_pl.reporting.compare import compare
+from coincide_pl.reporting.costs import NoteInputs
 from coincide_pl.reporting.overlap import overlap
 from coincide_pl.reporting.report import report
 from coincide_pl.reporting.stages import timed
 from coincide_pl.reporting.subset import subset
-from coincide_pl.reporting.wandb import LogToWandb, finish, go_offline_if_needed, without_deprecated
+from coincide_pl.reporting.wandb import (
+    LogToWandb,
+    finish,
+    go_offline_if_needed,
+    log_costs,
+    without_deprecated,
+)
 from coincide_pl.signals import WriteDifficulty, WriteSignals
 from coincide_pl.suggestions import one_line
 from coincide_pl.trainer import Trainer
@@ -66,7 +73,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
 OPERANDS = {
     "checkpoint": "directory of an original checkpoint",
     "run": "directory of a fit",
-    "runs": "directories of runs",
+    "runs": "directories of runs, or W&B's files of them",
     "selection": "selection file, or its run's directory",
     "selections": "selection files, or their runs' directories",
 }
@@ -182,12 +189,12 @@ class Command(LightningCLI):
             mine.append(RichProgressBar())
         stage = self.subcommand
         if stage == "fit":
-            mine += [*self._checkpoints(config), ExportModel(), LogToWandb()]
+            mine += [*self._checkpoints(config), ExportModel(), NoteInputs(), LogToWandb()]
             if isinstance(self.model, SelfFilterModule):
                 mine.append(WriteDifficulty())
         if stage == "test":
             mine.append(LogToWandb())
-            if not any(isinstance(one, Evaluate) for one in config.get("callbacks") or []):
+            if not any(isinstance(one, Evaluate) for one in given(config)):
                 mine.insert(0, Evaluate())
         if stage == "predict":
             mine += self._signals_writer(config)
@@ -204,16 +211,14 @@ class Command(LightningCLI):
         return trainer
 
     def _checkpoints(self, config: Any) -> list[Any]:
-        given = config.get("callbacks") or []
         if config.get("enable_checkpointing") is False or config.get("fast_dev_run"):
             return []
-        if any(isinstance(callback, ModelCheckpoint) for callback in given):
+        if any(isinstance(callback, ModelCheckpoint) for callback in given(config)):
             return []
         return [LastCheckpoint(Path(config["default_root_dir"]) / "checkpoints")]
 
     def _signals_writer(self, config: Any) -> list[Any]:
-        given = config.get("callbacks") or []
-        if any(isinstance(callback, WriteSignals) for callback in given):
+        if any(isinstance(callback, WriteSignals) for callback in given(config)):
             return []
         directory = getattr(self.datamodule, "signals", None)
         if directory is None:
@@ -226,14 +231,24 @@ class Command(LightningCLI):
         trainer: Any = self.trainer
         first = trainer.is_global_zero and not trainer.fast_dev_run
         root = trainer.default_root_dir
+        status = 1
         try:
             with timed(root, subcommand) if first else nullcontext():
                 if first and subcommand == "select":  # no callback of Lightning's sees this verb
                     text = self._parser(subcommand).dump(self.config[subcommand], skip_none=False)
                     write_text(Path(root) / "select.yaml", text)
                 super()._run_subcommand(subcommand)
+            if subcommand == "fit":
+                log_costs(trainer)
+            status = 0
         finally:
-            finish(trainer.loggers)
+            finish(trainer.loggers, status)
+
+
+def given(config: Any) -> list[Any]:
+    """The callbacks that a trainer's config names; one alone need not be in a list."""
+    callbacks = config.get("callbacks") or []
+    return callbacks if isinstance(callbacks, list) else [callbacks]
 
 
 def main(args: list[str] | None = None) -> None:

@@ -124,6 +124,7 @@ class InstructionData(lightning.LightningDataModule):
         self.rows_done: np.ndarray | None = None
         self.rows_answered: np.ndarray | None = None
         self.selection: Selection | None = None
+        self.signals_read: dict[str, str] = {}  # fingerprints by directory
         if val is None:
             self.val_dataloader = None  # type: ignore[method-assign, assignment]
 
@@ -228,7 +229,7 @@ class InstructionData(lightning.LightningDataModule):
         stores = self._stores(type(selector).__name__, selector.signals)
         used = [store for store in stores if set(selector.signals) & set(store)]
         if used:  # a store that has no part in it may come and go
-            fingerprints["signals"] = " + ".join(store.fingerprint for store in used)
+            fingerprints["signals"] = " + ".join(map(self._noted, used))
         held = next((s for s in used if "activations" in s), None)
         num_layers = len(held.manifest.layers) or None if held else None
         return Pool(
@@ -251,10 +252,16 @@ class InstructionData(lightning.LightningDataModule):
             SelectionError: `data.signals` names no directory that holds it.
             SignalsError: the store there is unfinished, damaged, or of other data.
         """
-        signals = Signals(self._stores(reader, (name,)))
-        if name not in signals:
+        stores = self._stores(reader, (name,))
+        if name not in (signals := Signals(stores)):
             raise SelectionError(f"data.signals: {missing(reader, (name,))}")
+        self._noted(next(store for store in stores if name in store))
         return signals[name]
+
+    def _noted(self, store: SignalsStore) -> str:
+        """A store's fingerprint, kept for what tells of the run."""
+        self.signals_read[str(store.directory)] = store.fingerprint
+        return store.fingerprint
 
     def _stores(self, reader: str, needed: Sequence[str]) -> list[SignalsStore]:
         """The stores that `data.signals` names, checked."""

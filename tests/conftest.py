@@ -36,6 +36,12 @@ def llava(tmp_path):
     return write_llava(tmp_path / "data", 60)
 
 
+@pytest.fixture(scope="session")
+def llava_writer():
+    """The function that writes such a file, for fixtures that many tests share."""
+    return write_llava
+
+
 def write_llava(folder, count):
     """Writes images and `data.json`."""
     random = np.random.default_rng(0)

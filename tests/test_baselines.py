@@ -75,6 +75,8 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
     for name, selection in chosen.items():
         assert len(set(selection.indices.tolist())) == 12, name
     prints = {path.name: SignalsStore(path).fingerprint for path in (signals, clip)}
+    noted = json.loads((tmp_path / "hard/inputs.json").read_text())
+    assert noted["signals"] == {str(clip): prints["clip"]}  # its model reads them, not a selector
     assert chosen["el2n"].made_from["signals"] == prints["signals"]
     assert chosen["clip_score"].made_from["signals"] == prints["clip"]
     both = f"{prints['clip']} + {SignalsStore(hard).fingerprint}"

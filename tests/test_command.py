@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
-from wandb.proto.wandb_internal_pb2 import Record
 
+from coincide_pl.reporting.wandb_log import records
 from coincide_pl.selection import Selection
 from coincide_pl.signals import SignalsStore
 
@@ -100,6 +100,14 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
         **selection.made_from,
         "model": config["fingerprints"]["model"],
     }
+    noted = json.loads((run / "inputs.json").read_text())
+    assert config["inputs"] == noted
+    assert noted == {
+        "model": config["fingerprints"]["model"],
+        "signals": {f"{tmp_path}/signals": selection.made_from["signals"]},
+    }
+    assert config["selection"] == selection.description
+    assert fitted["summary"]["costs"]["whole"]
     assert set(config["versions"]) >= {"coincide-pl", "lightning", "torch", "transformers"}
     assert "git" in config
     assert "num_clusters" in config["fit_config"]
@@ -107,9 +115,14 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
     assert fitted["group"] == tmp_path.name
     (artifact,) = [one for one in fitted["artifacts"] if one.type == "selection"]
     assert artifact.name == f"selection-{selection.fingerprint[:12]}"
-    assert json.loads(artifact.metadata)["made_from"] == selection.made_from
+    assert json.loads(artifact.metadata) == selection.description
     assert [entry.path for entry in artifact.manifest.contents] == ["selection.safetensors"]
     summary = tested["summary"]
+    assert summary["tested"] == results
+    assert summary["tested"]["model"] == fitted["summary"]["trained"]
+    (file,) = (run / "wandb").glob("offline-run-*/files/outcomes.jsonl")
+    outcomes = [json.loads(line) for line in file.read_text().splitlines()]
+    assert outcomes == [{name: one[name] for name in ("task", "outcome")} for one in answers]
     assert summary["test/coco"] == pytest.approx(results["scores"]["coco"])
     (table,) = (run / "wandb").glob("offline-run-*/files/media/table/results_*.json")
     content = json.loads(table.read_text())
@@ -151,31 +164,16 @@ def test_a_benchmark(command, tiny, llava, tmp_path):
     assert "YesNo" in told
 
 
-def leveldb_log(log, block=32768):
-    """Entries of a log in LevelDB's format whose first block had 7 bytes before this."""
-    at, entry = 0, b""
-    while at < len(log):
-        if (left := -(at + 7) % block) < 7:
-            at += left
-            continue
-        size, kind = int.from_bytes(log[at + 4 : at + 6], "little"), log[at + 6]
-        entry += log[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # whole, or the last part
-            yield entry
-            entry = b""
-
-
 def read_offline(run, name):
     """What an offline run of W&B holds: group, config, summary, names in the history, artifacts."""
     found = {"config": {}, "summary": {}, "history": set(), "artifacts": []}
     for path in (run / "wandb").glob("offline-run-*/run-*.wandb"):
-        records = [Record.FromString(data) for data in leveldb_log(path.read_bytes()[7:])]
-        (head,) = [record.run for record in records if record.HasField("run")]
+        log = list(records(path))
+        (head,) = [record.run for record in log if record.HasField("run")]
         if head.display_name != name:
             continue
         found["group"] = head.run_group
-        for record in records:
+        for record in log:
             for kind in ("config", "summary"):
                 for item in getattr(record, kind).update:
                     found[kind][item.key or item.nested_key[0]] = json.loads(item.value_json)

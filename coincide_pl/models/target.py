@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from typing import Any
 
 import lightning
@@ -113,9 +114,9 @@ class TargetModule(lightning.LightningModule):
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         return model
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Digest of the checkpoint that training starts from."""
+        """Digest of the checkpoint that training starts from, before training replaces it."""
         return checkpoint_fingerprint(self.pretrained)
 
     def configure_optimizers(self) -> Any:

@@ -15,7 +15,8 @@ from coincide_pl.errors import CoincideError
 from coincide_pl.reporting import tables
 from coincide_pl.reporting.bootstrap import paired_difference
 from coincide_pl.reporting.figure import draw, draw_fractions, draw_pareto
-from coincide_pl.reporting.runs import FinishedRun
+from coincide_pl.reporting.offline import find_logs, load_offline
+from coincide_pl.reporting.runs import START, FinishedRun, is_run
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,15 @@ class Row:
 
 
 def compare(runs: list[str], output: str = "comparison") -> None:
-    """Compare tested runs by their directories: a table, and figures.
+    """Compare tested runs by their directories, or by W&B's files of them: a table, and figures.
 
     Runs of one method, with the same options and fraction, are seeds of one row. One of them must
     have been on all data: relative performance refers to it. A run that was not tested is left out
     and named.
 
     Args:
-        runs: directories (`trainer.default_root_dir`) of runs that were fitted and tested.
+        runs: directories (`trainer.default_root_dir`) of runs that were fitted and tested; or
+            W&B's files: `run-….wandb`, the folder `offline-run-…` of one, or one with several.
         output: folder for `comparison.csv`, `.md`, `.tex`, `.png`, `pareto.png`, and
             `fractions.png` where there are several.
 
@@ -79,34 +81,64 @@ def compare(runs: list[str], output: str = "comparison") -> None:
     write_text(folder / "comparison.md", "\n".join(part.markdown() for part in parts))
     write_text(folder / "comparison.tex", "\n".join(part.latex() for part in parts))
     draw(rows, folder / "comparison.png")
-    draw_pareto(rows, folder / "pareto.png")
-    names = ["comparison.csv", "comparison.md", "comparison.tex", "comparison.png", "pareto.png"]
+    names = ["comparison.csv", "comparison.md", "comparison.tex", "comparison.png"]
+    if any(row.seconds for row in rows):
+        draw_pareto(rows, folder / "pareto.png")
+        names.append("pareto.png")
     if len({row.fraction for row in rows if row.fraction < 1}) > 1:
         draw_fractions(rows, folder / "fractions.png")
         names.append("fractions.png")
     console = Console(width=None if sys.stdout.isatty() else 140)
     for part in parts:
         console.print(part.rich())
-    for reason in left_out:
-        console.print(f"left out: {reason}", soft_wrap=True)
+    for reason in [*(f"left out: {reason}" for reason in left_out), *unknown(found)]:
+        console.print(reason, soft_wrap=True)
     console.print("wrote " + ", ".join(str(folder / name) for name in names), soft_wrap=True)
 
 
-def load(directories: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
-    """Read the runs' directories.
+def load(paths: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
+    """Read the runs' directories, and W&B's files.
 
     Returns:
         The finished runs, and for each other one why it is left out.
     """
-    found, left_out = [], []
-    for directory in dict.fromkeys(directories):
-        try:
-            found.append(FinishedRun.load(directory))
-        except CoincideError as error:
-            left_out.append(str(error))
+    found, left_out, logs = [], [], []
+    places: list[Path] = []
+    for path in map(Path, dict.fromkeys(paths)):
+        if path.is_dir() and is_run(path):
+            places.append(path)
+            try:
+                found.append(FinishedRun.load(path))
+            except CoincideError as error:
+                left_out.append(str(error))
+        elif own := find_logs(path):
+            logs += own
+            places += own
+        elif path.exists():
+            left_out.append(f"{path}: neither the directory of a run nor W&B's files of one")
+        else:
+            left_out.append(f"{path}: no such directory or file")
+    offline, others = load_offline(logs)
+    found = sorted([*found, *offline], key=lambda run: places.index(run.place))
+    left_out += others
     if not found:
         raise CoincideError(f"no finished run: {'; '.join(left_out) or 'none is named'}")
     return found, left_out
+
+
+def unknown(runs: Sequence[FinishedRun]) -> list[str]:
+    """What the tables can't say of some runs, in a line each."""
+    told = {
+        "no difference to Random without the worth of each answer": [
+            run.answers for run in runs if not run.answers.is_file()
+        ],
+        "no wall-clock is noted": [run.place for run in runs if not run.seconds],
+    }
+    return [
+        f"{what}: {paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}"
+        for what, paths in told.items()
+        if paths
+    ]
 
 
 def compared(runs: Sequence[FinishedRun]) -> list[Row]:
@@ -125,7 +157,7 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
         for other in groups.setdefault(key, []):
             if other.seed == run.seed:
                 raise CoincideError(
-                    f"{run.directory}: the same choice and seed as {other.directory}; name one"
+                    f"{run.place}: the same choice and seed as {other.place}; name one"
                 )
         groups[key].append(run)
     whole = [key for key in groups if key[2] == 1]
@@ -138,7 +170,8 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
     for key, group in sorted(groups.items(), key=lambda item: item[0][2]):
         scores = _scores(group)
         ratios = [values / max(full[task], 1e-12) for task, values in scores.items()]
-        stages = dict.fromkeys(stage for run in group for stage in run.seconds)
+        timed = [run.seconds for run in group if run.seconds]
+        stages = dict.fromkeys(stage for seconds in timed for stage in seconds)
         method = _method(group[0], runs)
         rows.append(
             Row(
@@ -150,7 +183,7 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
                 np.mean(list(scores.values()), 0),
                 np.mean(ratios, 0),
                 None if key[0] == "Random" else _difference(group, random.get(key[2], []), full),
-                {s: float(np.mean([run.seconds.get(s, 0.0) for run in group])) for s in stages},
+                {s: float(np.mean([seconds.get(s, 0.0) for seconds in timed])) for s in stages},
             )
         )
     return rows
@@ -164,12 +197,17 @@ def check(runs: Sequence[FinishedRun]) -> None:
     """
     first = runs[0]
     for run in runs[1:]:
-        where = f"{run.directory} can't be compared with {first.directory}:"
+        where = f"{run.place} can't be compared with {first.place}:"
         if (run.questions, run.counts) != (first.questions, first.counts):
             raise CoincideError(f"{where} tested on other questions")
         if run.data != first.data:
             raise CoincideError(f"{where} chosen from other training data")
         names = dict.fromkeys([*first.recipe, *run.recipe])
+        if run.start and first.start:
+            names.pop(START, None)
+            if run.start != first.start:
+                a, b = run.recipe.get(START), first.recipe.get(START)
+                raise CoincideError(f"{where} its start is {a}, not {b}, which holds other weights")
         apart = [name for name in names if run.recipe.get(name) != first.recipe.get(name)]
         if apart:
             told = (f"{n} is {run.recipe.get(n)}, not {first.recipe.get(n)}" for n in apart)

@@ -68,13 +68,14 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         right.barh(names, spent, left=start, label=stage, **_style(i + 2))
         start += spent
     for i, row in enumerate(rows):
-        unknown = "" if row.whole else "≥ "
-        right.text(start[i] * 1.01, i, f"{unknown}{row.total / 60:.1f}", va="center", fontsize=9)
+        told = f"{'' if row.whole else '≥ '}{row.total / 60:.1f}" if row.seconds else "not known"
+        right.text(start[i] * 1.01, i, told, va="center", fontsize=9)
     right.set_xlim(0, max(start.max() * 1.12, 1e-9))
     right.invert_yaxis()
     right.set_xlabel("wall-clock (minutes)")
     right.set_title("What it cost")
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
+    if stages:
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
     _save(figure, path)
 
 
@@ -83,11 +84,13 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
     what the line joins.
 
     Args:
-        rows: what is compared.
+        rows: what is compared; one without a known wall-clock is left out.
         path: of the PNG.
     """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for i, row in enumerate(rows):
+        if not row.seconds:
+            continue
         axes.errorbar(
             row.total / 60,
             100 * row.relative.mean(),
@@ -98,7 +101,8 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
         )
     best = -np.inf
     front = []
-    for row in sorted(rows, key=lambda row: (row.total, -row.relative.mean())):
+    known = [row for row in rows if row.seconds]
+    for row in sorted(known, key=lambda row: (row.total, -row.relative.mean())):
         if row.relative.mean() > best:
             best = row.relative.mean()
             front.append((row.total / 60, 100 * best))

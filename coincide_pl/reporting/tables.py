@@ -107,7 +107,8 @@ def times(rows: Sequence[Row]) -> Table:
         spent = [f"{row.seconds[s]:.0f}" if s in row.seconds else "-" for s in stages]
         unknown = "" if row.whole else "≥ "
         sums = (row.total - row.seconds.get("fit", 0.0), row.total)
-        lines.append([row.name, *spent, *(f"{unknown}{seconds:.0f}" for seconds in sums)])
+        told = (f"{unknown}{seconds:.0f}" if row.seconds else "-" for seconds in sums)
+        lines.append([row.name, *spent, *told])
     return Table("Wall-clock in seconds, what the selection rests on counted", header, lines)
 
 
@@ -130,7 +131,8 @@ def csv_text(rows: Sequence[Row]) -> str:
         near = [f"{x:.6g}" for x in row.difference] if row.difference else ["", "", ""]
         spent = [f"{row.seconds[s]:.1f}" if s in row.seconds else "" for s in stages]
         start = [row.name, row.method, f"{row.fraction:.4g}", str(len(row.runs))]
-        out.writerow([*start, *moments, *near, *spent, f"{row.total:.1f}", str(row.whole).lower()])
+        total = f"{row.total:.1f}" if row.seconds else ""
+        out.writerow([*start, *moments, *near, *spent, total, str(row.whole).lower()])
     return text.getvalue()
 
 

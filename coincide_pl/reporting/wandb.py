@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
 from netrc import NetrcParseError, netrc
@@ -15,6 +17,12 @@ from urllib.parse import urlparse
 import lightning
 from lightning.pytorch.loggers import WandbLogger
 
+from coincide_pl.data.readers.reader import write_text
+from coincide_pl.errors import CoincideError
+from coincide_pl.models.loading import checkpoint_fingerprint
+from coincide_pl.reporting.costs import costs, inputs, read_config
+from coincide_pl.reporting.offline import OUTCOMES
+
 PACKAGES = ("coincide-pl", "lightning", "torch", "transformers", "faiss-cpu", "faiss-gpu", "peft")
 """Packages whose versions are noted."""
 
@@ -23,37 +31,47 @@ class LogToWandb(lightning.Callback):
     """Puts in the run what it was made of, the selection file (an artifact), and the test scores.
 
     What it was made of, in the run's config: `git` revision of the working directory, `versions` of
-    packages, and `fingerprints` of the data and of the model started from. The scores are a table,
-    and the run's summary.
+    packages, the run's `directory`, `fingerprints` of the data, the selection and the model started
+    from, `inputs` (see `NoteInputs`), and how the `selection` was made. In its summary: of a fit,
+    its `costs` and the fingerprint of the model that it left (`trained`); of a test, the scores,
+    and what `results.json` holds (`tested`). The scores are a table too, and what each answer is
+    worth a file: enough for `compare` without the directory.
     """
 
     def setup(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
-        """Logs revision and versions."""
+        """Logs revision, versions and directory."""
         logger = wandb_logger(trainer)
         if logger is not None:
-            made_of = {"git": git_revision(), "versions": versions()}
+            made_of = {
+                "git": git_revision(),
+                "versions": versions(),
+                "directory": str(Path(trainer.default_root_dir).resolve()),
+            }
             logger.experiment.config.update(made_of, allow_val_change=True)
 
     def on_fit_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Logs the selection that is trained on."""
+        """Logs what is trained, and the selection that it is trained on."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         selection = getattr(data, "selection", None)
         logger = wandb_logger(trainer)
-        if selection is None or logger is None:
+        if logger is None:
+            return
+        run = logger.experiment
+        run.config.update({"inputs": inputs(trainer, pl_module)}, allow_val_change=True)
+        if selection is None:
             return
         import wandb
 
         artifact = wandb.Artifact(
             f"selection-{selection.fingerprint[:12]}",
             "selection",
-            metadata={"selector": selection.selector, "made_from": selection.made_from},
+            metadata=selection.description,
         )
         artifact.add_file(str(data.selection_file))
-        run = logger.experiment
         if run.settings.mode == "online":
             run.use_artifact(artifact)  # logged, and marked as what this run rests on
         else:
@@ -61,19 +79,52 @@ class LogToWandb(lightning.Callback):
         module: Any = pl_module
         made_from = {"selection": selection.fingerprint, **selection.made_from}
         made_from["model"] = module.fingerprint
-        run.config.update({"fingerprints": made_from}, allow_val_change=True)
+        noted = {"fingerprints": made_from, "selection": selection.description}
+        run.config.update(noted, allow_val_change=True)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Logs the fingerprint of the model that the fit has left, for its tests to be found."""
+        logger = wandb_logger(trainer)
+        left = Path(trainer.default_root_dir) / "model"
+        if logger is not None and left.is_dir():
+            logger.experiment.summary["trained"] = checkpoint_fingerprint(str(left))
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Logs the scores as a table."""
+        """Logs the scores as a table, with what they were scored on, and each answer's worth."""
         logger = wandb_logger(trainer)
-        if logger is not None:
-            scores = {
-                name.removeprefix("test/"): float(value)
-                for name, value in trainer.callback_metrics.items()
-                if name.startswith("test/")
-            }
-            rows: list[Any] = [list(scores.values())]
-            logger.log_table("results", columns=list(scores), data=rows)
+        if logger is None:
+            return
+        scores = {
+            name.removeprefix("test/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("test/")
+        }
+        rows: list[Any] = [list(scores.values())]
+        logger.log_table("results", columns=list(scores), data=rows)
+        root, run = Path(trainer.default_root_dir), logger.experiment
+        target = Path(run.dir) / OUTCOMES
+        write_text(target, outcomes(root / "answers.jsonl"))
+        run.save(str(target), base_path=run.dir, policy="now")
+        run.summary["tested"] = json.loads((root / "results.json").read_text())
+
+
+def outcomes(answers: Path) -> Iterator[str]:
+    """Task and outcome of each line of answers, without what they say."""
+    with answers.open() as lines:
+        for line in lines:
+            told = json.loads(line)
+            yield json.dumps({name: told[name] for name in ("task", "outcome")}) + "\n"
+
+
+def log_costs(trainer: lightning.Trainer) -> None:
+    """Logs a fit's wall-clock by stage, with what its selection rests on, once it has ended."""
+    logger = wandb_logger(trainer)
+    if logger is None:
+        return
+    folder = Path(trainer.default_root_dir)
+    with suppress(CoincideError):  # a damaged file of an earlier run; `compare` names it
+        seconds, whole = costs(folder, read_config(folder / "fit.yaml"))
+        logger.experiment.summary["costs"] = {"seconds": seconds, "whole": whole}
 
 
 def versions() -> dict[str, str]:
@@ -102,11 +153,20 @@ def wandb_logger(trainer: lightning.Trainer) -> WandbLogger | None:
     return next((log for log in trainer.loggers if isinstance(log, WandbLogger)), None)
 
 
-def finish(loggers: list[Any]) -> None:
-    """Ends the runs of W&B loggers, so that the next verb in the same process has its own."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger) and logger._experiment is not None:
-            logger._experiment.finish()
+def finish(loggers: list[Any], status: int) -> None:
+    """Ends the runs of W&B loggers: the next verb in this process has its own, and files are whole.
+
+    Args:
+        loggers: of the trainer.
+        status: 0 where the verb came to its end.
+    """
+    used = [one for one in loggers if isinstance(one, WandbLogger) and one._experiment is not None]
+    for logger in used:
+        logger.experiment.finish(status)
+    if used:
+        import wandb
+
+        wandb.teardown()  # it waits until all is written
 
 
 def without_deprecated(logger: WandbLogger) -> None:

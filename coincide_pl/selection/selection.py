@@ -46,6 +46,16 @@ class Selection:
             digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """How, from what and how many were chosen; not which."""
+        return {
+            "selector": self.selector,
+            "made_from": self.made_from,
+            "pool_size": self.pool_size,
+            "count": len(self.indices),
+        }
+
     def save(self, path: str | Path) -> None:
         """Writes the file beside its place and renames it; equal selections give equal bytes."""
         target = Path(path)

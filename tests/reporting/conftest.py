@@ -26,6 +26,7 @@ def finished(tmp_path):
             "trainer": {"max_epochs": others.pop("max_epochs", 2), "devices": "auto"},
         }
         (folder / "fit.yaml").write_text(yaml.safe_dump(config))
+        inputs_of(folder, {signals: "s"} if signals else {}, others.pop("start", "m"))
         made_from = {"data": others.pop("data", "d"), **({"signals": "s"} if signals else {})}
         words = {"class_path": f"x.{selector}", "init_args": {**dict(options), "seed": seed}}
         Selection(np.arange(round(100 * fraction)), 100, words, made_from).save(
@@ -44,6 +45,11 @@ def finished(tmp_path):
         return str(folder)
 
     return write
+
+
+def inputs_of(folder, signals, start="m"):
+    """Writes `inputs.json`."""
+    (folder / "inputs.json").write_text(json.dumps({"model": start, "signals": signals}))
 
 
 def stages_of(folder, stages):

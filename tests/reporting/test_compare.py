@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 import yaml
-from conftest import stages_of
+from conftest import inputs_of, stages_of
 
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting.compare import compare, compared, load
+from coincide_pl.reporting.compare import compare, compared, load, unknown
 from coincide_pl.reporting.runs import FinishedRun
 from coincide_pl.reporting.stages import stage_seconds, timed
 
@@ -38,6 +38,7 @@ def runs(finished, tmp_path):
             "data": {"init_args": {"signals": str(tmp_path / ("unread", "signals")[i])}},
         }
         (tmp_path / name / f"{stage}.yaml").write_text(yaml.safe_dump(config))
+    inputs_of(tmp_path / "reference", {})
     signals = str(tmp_path / "signals")
     found = [
         finished("all", "All", answers(a=100, b=40), [("fit", 100)], fraction=1),
@@ -105,12 +106,56 @@ def test_costs_that_nobody_noted(runs, tmp_path):
     assert not run.whole
 
 
+def test_what_a_fit_has_read_counts(runs, finished, tmp_path):
+    """A model that reads signals itself, and runs from before this was noted."""
+    stages_of(tmp_path / "clip", [("predict", 9)])
+    clip, signals = str(tmp_path / "clip"), str(tmp_path / "signals")
+    inputs_of(tmp_path / "coincide0", {signals: "s", clip: "c"})
+    run = FinishedRun.load(tmp_path / "coincide0")
+    assert (run.seconds["clip predict"], run.whole) == (9, True)
+    random = finished("old", "Random", answers(a=1, b=1), [("fit", 1)])
+    for name, whole in (("coincide0", True), ("old", False)):
+        (tmp_path / name / "inputs.json").unlink()
+        config = yaml.safe_load((tmp_path / name / "fit.yaml").read_text())
+        config["data"]["init_args"]["signals"] = signals
+        (tmp_path / name / "fit.yaml").write_text(yaml.safe_dump(config))
+        run = FinishedRun.load(tmp_path / name)
+        assert ("signals predict" in run.seconds, run.whole) == (whole, whole)
+    inputs_of(tmp_path / "coincide0", {})  # its selection was handed to it
+    assert "signals predict" in FinishedRun.load(tmp_path / "coincide0").seconds
+    (tmp_path / "old/inputs.json").write_text("[]")
+    with pytest.raises(CoincideError, match=r"inputs.json: damaged"):
+        FinishedRun.load(random)
+
+
+def test_the_start_is_compared_by_its_content(finished, tmp_path):
+    def place(name, pretrained):
+        config = yaml.safe_load((tmp_path / name / "fit.yaml").read_text())
+        config["model"]["init_args"]["pretrained"] = pretrained
+        (tmp_path / name / "fit.yaml").write_text(yaml.safe_dump(config))
+
+    names = ("all", "All", answers(a=9), [("fit", 1)])
+    finished(*names, fraction=1)
+    finished("moved", "Random", answers(a=9), [("fit", 1)])
+    place("moved", "elsewhere")
+    paths = [str(tmp_path / name) for name in ("all", "moved")]
+    assert len(compared(load(paths)[0])) == 2
+    inputs_of(tmp_path / "moved", {}, start="n")
+    with pytest.raises(CoincideError, match=r"moved can't.*start.* elsewhere.*base"):
+        compared(load(paths)[0])
+    (tmp_path / "moved/inputs.json").unlink()
+    with pytest.raises(CoincideError, match=r"moved can't.*pretrained is elsewhere, not base"):
+        compared(load(paths)[0])
+
+
 def test_tables_and_pictures(runs, finished, tmp_path, capsys):
     out = tmp_path / "out"
     half = finished("half", "Random", answers(a=95, b=40), [("fit", 50)], fraction=0.5)
-    compare([*runs, half], str(out))
+    (tmp_path / "empty").mkdir()
+    compare([*runs, half, str(tmp_path / "empty")], str(out))
     told = " ".join(capsys.readouterr().out.split())
     assert "left out: " in told
+    assert "empty: neither the directory of a run nor W&B's files of one" in told
     assert "fractions.png" in told
     for name in ("comparison", "pareto", "fractions"):
         assert (out / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
@@ -142,7 +187,7 @@ def test_methods_are_told_apart_by_their_options(finished, runs):
 def test_what_can_not_be_compared_is_named(runs, finished, tmp_path):
     with pytest.raises(CoincideError, match="none of the runs is on all data"):
         compared(load(runs[1:])[0])
-    with pytest.raises(CoincideError, match=r"no finished run: .*/x: no such directory"):
+    with pytest.raises(CoincideError, match=r"no finished run: .*/x: no such directory or file"):
         compare([str(tmp_path / "x")], str(tmp_path / "out"))
     longer = finished("longer", "X", answers(a=1, b=1), [("fit", 1)], max_epochs=3)
     with pytest.raises(CoincideError, match=r"longer can't.*all: trainer.max_epochs is 3, not 2"):
@@ -162,14 +207,16 @@ def test_what_can_not_be_compared_is_named(runs, finished, tmp_path):
     (tmp_path / "moved/results.json").write_text("{")
     assert "damaged" in load([*runs, moved])[1][1]
     (tmp_path / "random0/answers.jsonl").write_text('{"task": "a", "outcome": 1}\n')
-    with pytest.raises(CoincideError, match="not of the test in results"):
+    with pytest.raises(CoincideError, match="not of the test in its results"):
         compared(load(runs)[0])
 
 
 def test_runs_without_answers_have_no_interval(runs, tmp_path):
     for run in ("random0", "coincide1"):
         (tmp_path / run / "answers.jsonl").unlink()
-    assert compared(load(runs)[0])[1].difference is None
+    found, _ = load(runs)
+    assert compared(found)[1].difference is None
+    assert unknown(found)[0].endswith("random0/answers.jsonl and 1 more")
 
 
 def test_stages_are_timed_whether_they_end_or_not(tmp_path):
