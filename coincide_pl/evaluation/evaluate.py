@@ -39,7 +39,10 @@ def relative_performance(scores: dict[str, float], full: str | Path, questions: 
         raise CoincideError(f"{path}: damaged; run `coincide test` again") from error
     if not same:
         raise CoincideError(f"{path}: of other questions than these")
-    return sum(scores[task] / max(score, 1e-12) for task, score in base.items()) / len(base)
+    ratios = [scores[task] / score for task, score in base.items() if score > 0]
+    if not ratios:
+        raise CoincideError(f"{path}: 0 in every task; nothing was learned")
+    return sum(ratios) / len(ratios)
 
 
 class Evaluate(lightning.Callback):

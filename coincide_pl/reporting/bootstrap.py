@@ -29,7 +29,7 @@ def paired_difference(
     Args:
         ours: per seed, the scores of one method.
         theirs: per seed, in the same order, those of the other.
-        full: scores on all data by task.
+        full: scores on all data by task, above 0.
         resamples: how many.
         level: of the interval.
         seed: of the draws.
@@ -49,7 +49,7 @@ def paired_difference(
         for i in range(0, resamples, step):
             drawn = random.integers(0, n, (min(step, resamples - i), n))
             means[i : i + step] = apart[:, drawn].mean(2).T
-        weight = 1 / (max(score, 1e-12) * len(full))
+        weight = 1 / (score * len(full))
         total += weight * np.take_along_axis(means, drawn_seeds, 1).mean(1)
         observed += weight * float(apart.mean())
     low, high = np.quantile(total, [(1 - level) / 2, (1 + level) / 2])

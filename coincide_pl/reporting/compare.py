@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from coincide_pl.reporting.bootstrap import paired_difference
 from coincide_pl.reporting.figure import draw, draw_fractions, draw_pareto
 from coincide_pl.reporting.offline import find_logs, load_offline
 from coincide_pl.reporting.runs import START, FinishedRun, is_run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -165,11 +168,17 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
         raise CoincideError("none of the runs is on all data, which relative performance needs")
     base = _scores(groups[whole[0]])
     full = {task: float(values.mean()) for task, values in base.items()}
+    nothing = [task for task, score in full.items() if score <= 0]
+    if len(nothing) == len(full):
+        raise CoincideError(f"{groups[whole[0]][0].place}: 0 in every task; nothing was learned")
+    if nothing:
+        log.warning("relative leaves out where all data score 0: %s", ", ".join(nothing))
+        full = {task: score for task, score in full.items() if score > 0}
     random = {key[2]: group for key, group in groups.items() if key[0] == "Random"}
     rows = []
     for key, group in sorted(groups.items(), key=lambda item: item[0][2]):
         scores = _scores(group)
-        ratios = [values / max(full[task], 1e-12) for task, values in scores.items()]
+        ratios = [scores[task] / score for task, score in full.items()]
         timed = [run.seconds for run in group if run.seconds]
         stages = dict.fromkeys(stage for seconds in timed for stage in seconds)
         method = _method(group[0], runs)

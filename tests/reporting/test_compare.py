@@ -219,6 +219,20 @@ def test_runs_without_answers_have_no_interval(runs, tmp_path):
     assert unknown(found)[0].endswith("random0/answers.jsonl and 1 more")
 
 
+def test_a_task_that_nothing_was_learned_of_has_no_ratio(finished, caplog):
+    caplog.set_level("WARNING", logger="coincide_pl")
+    some = [
+        finished("all", "All", answers(a=80, b=0), [], fraction=1),
+        finished("random", "Random", answers(a=60, b=30), []),
+    ]
+    rows = compared(load(some)[0])
+    assert [float(row.relative[0]) for row in rows] == pytest.approx([0.75, 1.0])
+    assert "relative leaves out where all data score 0: b" in caplog.text
+    none = [finished("nothing", "All", answers(a=0, b=0), [], fraction=1), some[1]]
+    with pytest.raises(CoincideError, match="nothing: 0 in every task"):
+        compared(load(none)[0])
+
+
 def test_stages_are_timed_whether_they_end_or_not(tmp_path):
     with pytest.raises(KeyboardInterrupt), timed(tmp_path, "fit"):
         raise KeyboardInterrupt
