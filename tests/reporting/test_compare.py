@@ -222,13 +222,13 @@ def test_runs_without_answers_have_no_interval(runs, tmp_path):
 def test_a_task_that_nothing_was_learned_of_has_no_ratio(finished, caplog):
     caplog.set_level("WARNING", logger="coincide_pl")
     some = [
-        finished("all", "All", answers(a=80, b=0), [], fraction=1),
-        finished("random", "Random", answers(a=60, b=30), []),
+        finished("all", "All", answers(a=80, b=0), [("fit", 9)], fraction=1),
+        finished("random", "Random", answers(a=60, b=30), [("fit", 2)]),
     ]
     rows = compared(load(some)[0])
     assert [float(row.relative[0]) for row in rows] == pytest.approx([0.75, 1.0])
     assert "relative leaves out where all data score 0: b" in caplog.text
-    none = [finished("nothing", "All", answers(a=0, b=0), [], fraction=1), some[1]]
+    none = [finished("nothing", "All", answers(a=0, b=0), [("fit", 9)], fraction=1), some[1]]
     with pytest.raises(CoincideError, match="nothing: 0 in every task"):
         compared(load(none)[0])
 
