@@ -1,0 +1,103 @@
+"""Draw captioned scenes for the alignment stage, as a LLaVA-format file with images.
+
+Each conversation tells all that a picture shows, thing by thing, with some statements to be called
+true or false. It teaches the words and what they look like; nothing of it is asked in the way of
+the instruction set.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+from questions import few
+from scenes import CONCEPTS, COUNTS, Scene, Thing, another, changed, draw
+
+PLACES = sorted({Thing("", "", "", cell, True).place for cell in range(9)})
+
+
+def captions(
+    output: str, count: int = 20000, statements: int = 3, seed: int = 1, jobs: int = 2
+) -> None:
+    """Writes `captions.json` and `images/`.
+
+    Args:
+        output: folder for both.
+        count: number of images.
+        statements: true or false ones with each image.
+        seed: of everything drawn.
+        jobs: processes.
+    """
+    folder = Path(output)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(jobs) as pool:
+        item = partial(write, folder, statements, seed)
+        items = list(pool.map(item, range(count), chunksize=500))
+    (folder / "captions.json").write_text(json.dumps(items))
+
+
+def write(folder: Path, statements: int, seed: int, number: int) -> dict[str, Any]:
+    rng = random.Random(f"{seed} {number}")
+    scene = few(rng, rng.choice(list(CONCEPTS)), 1, 3)
+    draw(scene, rng.getrandbits(32)).save(folder / "images" / f"{number}.png")
+    told = ", ".join(f"{size(one)} {one.phrase} {one.place}" for one in in_order(scene))
+    pairs = [("tell all.", told)]
+    for _ in range(statements):
+        true = rng.random() < 0.5
+        pairs.append((rng.choice(STATEMENTS)(rng, scene, true), "true" if true else "false"))
+    rng.shuffle(pairs)
+    texts = [text for pair in pairs for text in pair]
+    texts[0] = "<image>\n" + texts[0]
+    turns = [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]
+    return {"id": str(number), "image": f"images/{number}.png", "conversations": turns}
+
+
+def in_order(scene: Scene) -> list[Thing]:
+    return sorted(scene, key=lambda thing: thing.cell)
+
+
+def size(thing: Thing) -> str:
+    return "large" if thing.large else "small"
+
+
+def shown(rng: random.Random, scene: Scene, true: bool) -> str:
+    thing, said = rng.choice(scene), ""
+    while not said or said in {one.phrase for one in scene}:
+        said = (thing if true else changed(rng, thing)).phrase
+        if true:
+            break
+    return f"{said} shown."
+
+
+def placed(rng: random.Random, scene: Scene, true: bool) -> str:
+    thing = rng.choice(scene)
+    place = thing.place if true else another(rng, PLACES, thing.place)
+    return f"{thing.phrase} at {place}."
+
+
+def sized(rng: random.Random, scene: Scene, true: bool) -> str:
+    thing = rng.choice(scene)
+    return f"{thing.phrase} is {'large' if thing.large == true else 'small'}."
+
+
+def counted(rng: random.Random, scene: Scene, true: bool) -> str:
+    number = COUNTS[len(scene)]
+    return f"number is {number if true else another(rng, COUNTS[1:4], number)}."
+
+
+STATEMENTS: tuple[Callable[[random.Random, Scene, bool], str], ...] = (
+    shown,
+    placed,
+    sized,
+    counted,
+)
+
+
+if __name__ == "__main__":
+    auto_cli(captions, as_positional=False)
