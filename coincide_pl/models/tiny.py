@@ -222,9 +222,7 @@ def tiny_clip(
     )
 
 
-def tiny_tokenizer(
-    vocabulary: int, more_words: list[str] | None = None
-) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(vocabulary: int, more_words: list[str] | None = None) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer in which the demo's words, and some more, are single tokens."""
     special = ["<pad>", "<s>", "</s>", "<image>"]
     tokenizer = Tokenizer(models.BPE())
