@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from questions import few
+from questions import OPPOSITE, few
 from scenes import CONCEPTS, COUNTS, Scene, Thing, another, changed, draw
 
 PLACES = sorted({Thing("", "", "", cell, True).place for cell in range(9)})
@@ -67,18 +67,33 @@ def size(thing: Thing) -> str:
 
 
 def shown(rng: random.Random, scene: Scene, true: bool) -> str:
-    thing, said = rng.choice(scene), ""
-    while not said or said in {one.phrase for one in scene}:
-        said = (thing if true else changed(rng, thing)).phrase
-        if true:
-            break
-    return f"{said} shown."
+    thing, phrases = rng.choice(scene), {one.phrase for one in scene}
+    while (thing.phrase in phrases) != true:
+        thing = changed(rng, thing)
+    return f"{thing.phrase} shown."
 
 
 def placed(rng: random.Random, scene: Scene, true: bool) -> str:
     thing = rng.choice(scene)
     place = thing.place if true else another(rng, PLACES, thing.place)
     return f"{thing.phrase} at {place}."
+
+
+def related(rng: random.Random, scene: Scene, true: bool) -> str:
+    """Of two things in one row or column, else as `shown`."""
+    pairs = [(a, b, how) for a in scene for b in scene if (how := relation(a, b))]
+    if not pairs:
+        return shown(rng, scene, true)
+    a, b, how = rng.choice(pairs)
+    return f"{a.phrase} {how if true else OPPOSITE[how]} {b.phrase}."
+
+
+def relation(a: Thing, b: Thing) -> str | None:
+    """How a lies to b, where that is one word."""
+    down, right = a.cell // 3 - b.cell // 3, a.cell % 3 - b.cell % 3
+    if bool(down) == bool(right):
+        return None
+    return ("above" if down < 0 else "below") if down else ("left of" if right < 0 else "right of")
 
 
 def sized(rng: random.Random, scene: Scene, true: bool) -> str:
@@ -94,6 +109,7 @@ def counted(rng: random.Random, scene: Scene, true: bool) -> str:
 STATEMENTS: tuple[Callable[[random.Random, Scene, bool], str], ...] = (
     shown,
     placed,
+    related,
     sized,
     counted,
 )

@@ -9,7 +9,7 @@ from scenes import COLOURS, CONCEPTS, COUNTS, Scene, Thing, another, changed, th
 
 Sample = tuple[Scene, list[tuple[str, str]]]
 """A scene, and questions with their answers."""
-OPPOSITE = {"left of": "right of", "above": "below"}
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
 def one_of(rng: random.Random, *texts: str) -> str:
@@ -128,7 +128,7 @@ def read(rng: random.Random, concept: str) -> Sample:
         rng,
         f"read the {nouns} from left to right.",
         f"what do the {nouns} say?",
-        f"read what is in the image.",
+        "read what is in the image.",
     )
     return scene, [(question, " ".join(thing.name for thing in scene))]
 

@@ -1,4 +1,4 @@
-"""Small pictures of several things of one concept: shapes, digits, letters, tiles, arrows, faces."""
+"""Small pictures of things: shapes, digits, letters, arrows, tiles, faces."""
 
 from __future__ import annotations
 
@@ -172,7 +172,8 @@ def arrow(pen: ImageDraw.ImageDraw, name: str, colour: Colour, x: int, y: int, r
 
 
 def tile(pen: ImageDraw.ImageDraw, name: str, colour: Colour, x: int, y: int, r: int) -> None:
-    left, top, right, bottom = box = (x - r, y - r, x + r, y + r)
+    left, top = x - r, y - r
+    box = (left, top, x + r, y + r)
     pen.rectangle(box, colour if name == "plain" else WHITE, outline=colour, width=SCALE)
     step = 2 * r / 5
     for i in range(5):

@@ -28,8 +28,8 @@ SEEDS ?= [0,1,2,3,4]
 FRACTIONS ?= [0.05,0.1,0.2,0.4]
 endif
 
-SMALL := --hidden_size=64 --num_layers=4
-LARGE := --hidden_size=128 --num_layers=3
+SMALL := --hidden_size=48 --num_layers=4 --vision_hidden_size=64
+LARGE := --hidden_size=96 --num_layers=3 --vision_hidden_size=96
 SWEEP := $(RUN)/sweep
 CELLS := $(SWEEP)/cells
 DATA := --data.train.path=$(RUN)/data/train.json

@@ -1,8 +1,8 @@
 """Measured transferability against what stands in for it, the similarity of centroids.
 
 From one start, the model is finetuned on some samples of one cluster; how far that lowers the loss
-on the other clusters is what the cluster transfers: T_ij = 1 - loss_j(after i) / loss_j(before), and
-T_i its mean over j ≠ i. Each proxy S is correlated with T over the clusters.
+on the other clusters is what the cluster transfers: T_ij = 1 - loss_j(after i) / loss_j(before),
+and T_i is its mean over j ≠ i. Each proxy S is correlated with T over the clusters.
 """
 
 from __future__ import annotations

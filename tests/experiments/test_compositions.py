@@ -102,7 +102,7 @@ def test_a_thing_is_drawn_where_it_is_said_to_be(script):
             rows, columns = np.nonzero(blue)
             assert thing.place == "middle right"
             assert 14 <= rows.min() <= rows.max() <= 34
-            assert 30 <= columns.min()
+            assert columns.min() >= 30
             assert Image.fromarray(pixels.astype(np.uint8)).size == (48, 48)
 
 
