@@ -12,11 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from jsonargparse import auto_cli
 from rich.console import Console
 from rich.progress import track
-from torchmetrics.functional.clustering import normalized_mutual_info_score
 
 from coincide_pl.cli import quiet
 from coincide_pl.data.readers import LlavaJson
@@ -40,7 +38,7 @@ def clusters(
     seeds: int = 3,
     cache_dir: str = "~/.cache/coincide_pl",
 ) -> None:
-    """Clusters some of the training samples by each kind of features; writes `.md` and `.csv`.
+    """Clusters some of the training samples by each kind of features; writes `.md`.
 
     Args:
         data: the training set.
@@ -122,19 +120,23 @@ def figures(codes: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> list[st
     """NMI and purity for each truth, over the clusterings, in %."""
     cells = []
     for truth in codes:
-        told = [torch.from_numpy(labels.astype(np.int64)) for labels in found]
-        right = torch.from_numpy(truth.astype(np.int64))
-        cells.append(
-            spread(np.array([float(normalized_mutual_info_score(t, right)) for t in told]))
-        )
-        cells.append(spread(np.array([purity(labels, truth) for labels in found])))
+        both = np.array([agreement(labels, truth) for labels in found])
+        cells += [spread(column) for column in both.T]
     return cells
 
 
-def purity(labels: np.ndarray, truth: np.ndarray) -> float:
-    counts = np.zeros((labels.max() + 1, truth.max() + 1), np.int64)
-    np.add.at(counts, (labels, truth), 1)
-    return float(counts.max(1).sum() / len(labels))
+def agreement(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """NMI and purity, in [0, 1]."""
+    shares = np.zeros((labels.max() + 1, truth.max() + 1))
+    np.add.at(shares, (labels, truth), 1 / len(labels))
+    rows, columns = entropy(shares.sum(1)), entropy(shares.sum(0))
+    mutual = rows + columns - entropy(shares)
+    return mutual / ((rows + columns) / 2), float(shares.max(1).sum())
+
+
+def entropy(shares: np.ndarray) -> float:
+    shares = shares[shares > 0]
+    return float(-(shares * np.log(shares)).sum())
 
 
 if __name__ == "__main__":

@@ -39,9 +39,20 @@ SIGNALS := [activations,el2n,perplexity,aum,last_token,mean_token]
 THREADS := $(shell echo $$((($$(nproc) + $(JOBS) - 1) / $(JOBS))))
 GRID := BIN=$(BIN) SIZE=$(SIZE) RUN=$(RUN) $(BIN)/python experiments/sweep.py --jobs=$(JOBS)
 
+# What the clusters' features are compared with: reference models of other training and size.
+OTHERS := untrained aligned target without-tanh
+MODEL_untrained := $(RUN)/tiny-reference
+MODEL_aligned := $(RUN)/start-reference/model
+MODEL_target := $(RUN)/all/model
+MODEL_without-tanh := $(RUN)/reference/model
+OPTIONS_target := --model.layers=[0,1,2]
+OPTIONS_without-tanh := --model.tanh=false
+empty :=
+comma := ,
+
 .PHONY: all signals comparison ablations
 .SECONDARY:
-all: comparison
+all: comparison $(RUN)/clusters.md $(RUN)/transfer.md $(if $(filter full,$(SIZE)),ablations)
 signals: $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed $(SWEEP)/self_filter/.sealed \
   $(RUN)/all/results.json
 
@@ -114,3 +125,19 @@ $(SWEEP)/self_filter/.sealed: $(SWEEP)/clip/.sealed $(RUN)/start-target/model/co
 	$(LIGHTNING) fit --config $(HERE)/self_filter.yaml $(DATA) --data.signals=$(SWEEP)/clip \
 	  --model.pretrained=$(RUN)/start-target/model --trainer.default_root_dir=$(@D)
 	@touch $@
+
+# Claims 1 and 2: clusters against compositions, and the proxy against measured transfer.
+$(SWEEP)/other-%/.sealed: $(RUN)/all/results.json $(RUN)/reference/model/config.json
+	$(LIGHTNING) predict --config $(HERE)/predict.yaml $(DATA) --data.signals=$(@D) \
+	  --model.pretrained=$(MODEL_$*) $(OPTIONS_$*) --trainer.default_root_dir=$(@D)
+	@touch $@
+
+$(RUN)/clusters.md: $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed \
+  $(OTHERS:%=$(SWEEP)/other-%/.sealed)
+	$(BIN)/python $(HERE)/clusters.py --data=$(RUN)/data/train.json --signals=$(SWEEP)/reference \
+	  --clip=$(SWEEP)/clip --output=$(RUN)/clusters \
+	  --others='{$(foreach one,$(OTHERS),$(one): $(SWEEP)/other-$(one)$(comma)) }'
+
+$(RUN)/transfer.md: $(SWEEP)/reference/.sealed $(RUN)/start-target/model/config.json
+	$(BIN)/python $(HERE)/transfer.py --data=$(RUN)/data/train.json --signals=$(SWEEP)/reference \
+	  --pretrained=$(RUN)/start-target/model --output=$(RUN)/transfer

@@ -33,10 +33,8 @@ OPTIONS_random := --data.selector.seed=$(seed)
 
 READS := $(READS_$(data.selector))
 STORES := $(foreach store,$(READS),$(SWEEP)/$(store)$(if $(filter self_filter,$(store)),/signals))
-empty :=
 space := $(empty) $(empty)
-comma := ,
-CHOICE = --config $(HERE)/target.yaml $(DATA) --config configs/selectors/$(data.selector).yaml \
+CHOICE = $(DATA) --config configs/selectors/$(data.selector).yaml \
   $(OPTIONS_$(data.selector)) --data.fraction=$(data.fraction) \
   --data.signals=[$(subst $(space),$(comma),$(strip $(STORES)))] \
   --seed_everything=$(seed) --trainer.default_root_dir=$(CELL)
@@ -52,10 +50,10 @@ $(SWEEP)/layers-$(LAYERS)/.sealed: $(RUN)/reference/model/config.json
 	@touch $@
 
 $(CELL)/selection.safetensors: $(foreach store,$(READS),$(SWEEP)/$(store)/.sealed)
-	$(LIGHTNING) select $(CHOICE) --trainer.logger=false
+	$(LIGHTNING) select --config $(HERE)/select.yaml $(CHOICE)
 
 $(CELL)/model/config.json: $(CELL)/selection.safetensors $(RUN)/start-target/model/config.json
-	$(LIGHTNING) fit $(CHOICE) --data.seed=$(seed) \
+	$(LIGHTNING) fit --config $(HERE)/target.yaml $(CHOICE) --data.seed=$(seed) \
 	  --model.pretrained=$(RUN)/start-target/model --trainer.max_epochs=$(EPOCHS)
 
 $(CELL)/results.json: $(CELL)/model/config.json $(RUN)/all/results.json

@@ -52,7 +52,7 @@ def transfer(
     seed: int = 0,
     cache_dir: str = "~/.cache/coincide_pl",
 ) -> None:
-    """Measures all pairs of clusters; writes `.npz` with the losses, `.md` and `.png`.
+    """Measures all pairs of clusters; writes `.npz` with the losses, `.md`, `.png`.
 
     Args:
         data: the training set.
@@ -143,6 +143,8 @@ def proxies(found: Clusters, depth: int, options: dict[str, Any]) -> np.ndarray:
 
 def interval(a: np.ndarray, b: np.ndarray, ranks: bool, resamples: int = 5000) -> str:
     """Correlation over clusters, with its bootstrap interval."""
+    if np.ptp(b) == 0:
+        return "the same for all"
     if ranks:
         a, b = (one.argsort().argsort().astype(float) for one in (a, b))
     random = np.random.default_rng(0)
