@@ -19,6 +19,7 @@ from rich.progress import track
 from coincide_pl.cli import quiet
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.data.readers.reader import write_text
+from coincide_pl.errors import SelectionError
 from coincide_pl.reporting.tables import Table, spread
 from coincide_pl.selection.clustering import spherical_kmeans
 from coincide_pl.signals import SignalsStore
@@ -62,9 +63,13 @@ def clusters(
     lines = []
     todo = [*features(stores, clip, np.sort(chosen), num_clusters, records.fingerprint)]
     for name, values, k in track(todo, "clustering", disable=not sys.stdout.isatty()):
-        found = [spherical_kmeans(values, k, seed=seed).labels for seed in range(seeds)]
+        try:
+            found = [spherical_kmeans(values, k, seed=seed).labels for seed in range(seeds)]
+        except SelectionError:  # too many rows are the same for as many clusters
+            lines.append([name, *["collapsed"] * (2 * len(codes))])
+            continue
         lines.append([name, *figures(codes, found)])
-    chance = [np.random.default_rng(seed).permutation(found[seed]) for seed in range(seeds)]
+    chance = [np.random.default_rng(0).permutation(labels) for labels in found]
     lines.append(["chance (shuffled labels)", *figures(codes, chance)])
     header = [
         "features",
