@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAISS := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 EXP ?= easy_vqa
-
+SIZE ?= full
 JOBS ?= 1
 
 .PHONY: setup demo test lint experiment sweep clean
@@ -21,7 +21,8 @@ demo: setup
 	$(MAKE) -f experiments/easy_vqa/stages.mk BIN=$(BIN) RUN=runs/demo SIZE=demo
 
 experiment: setup
-	$(MAKE) -f experiments/$(EXP)/stages.mk BIN=$(BIN) RUN=runs/$(EXP) SIZE=full
+	$(MAKE) -f experiments/$(EXP)/stages.mk BIN=$(BIN) SIZE=$(SIZE) \
+	  RUN=runs/$(EXP)$(if $(filter-out full,$(SIZE)),-$(SIZE))
 
 # The grid of the experiment's W&B sweep, JOBS runs at a time; called again, it goes on.
 sweep: setup

@@ -19,19 +19,23 @@ from jsonargparse import auto_cli
 Cell = dict[str, Any]
 
 
-def cells(sweep: dict[str, Any]) -> list[Cell]:
+def cells(sweep: dict[str, Any], only: dict[str, list[Any]] | None = None) -> list[Cell]:
     """Every combination of the parameters' values, the last parameter's changing first.
 
     Args:
         sweep: a sweep's configuration; its method must be `grid`.
+        only: of some parameters, the values to keep.
     """
     if sweep.get("method") != "grid":
         sys.exit(f"error: method: {sweep.get('method')!r} can't be run here, only 'grid'")
+    for name in set(only or {}) - set(sweep["parameters"]):
+        sys.exit(f"error: only: {name!r} is no parameter of the sweep")
     values = []
     for name, parameter in sweep["parameters"].items():
         if not {"value", "values"} & set(parameter):
             sys.exit(f"error: parameters.{name}: a grid needs 'value' or 'values'")
-        values.append(parameter.get("values") or [parameter["value"]])
+        known = parameter.get("values") or [parameter["value"]]
+        values.append([one for one in known if one in (only or {}).get(name, known)])
     return [dict(zip(sweep["parameters"], row, strict=True)) for row in itertools.product(*values)]
 
 
@@ -48,15 +52,16 @@ def command(sweep: dict[str, Any], cell: Cell) -> list[str]:
     return [word for part in sweep["command"] for word in macros.get(part, [str(part)])]
 
 
-def run(sweep: str, jobs: int = 1) -> None:
+def run(sweep: str, jobs: int = 1, only: dict[str, list[Any]] | None = None) -> None:
     """Run all cells; one that fails does not stop the others.
 
     Args:
         sweep: the sweep's YAML.
         jobs: how many at a time; their output is then shown only where one fails.
+        only: values to keep of some parameters, such as `{seed: [0, 1]}`, to run a part.
     """
     config = yaml.safe_load(Path(sweep).read_text())
-    todo = cells(config)
+    todo = cells(config, only)
     env = dict(os.environ)
     if jobs > 1:
         env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))

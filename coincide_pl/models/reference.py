@@ -49,6 +49,7 @@ class ReferenceModule(lightning.LightningModule):
         parts: dict[str, str] | None = None,
         dtype: DType = "float32",
         attention: str = "sdpa",
+        tanh: bool = True,
     ) -> None:
         """Checks that there is a checkpoint; it is loaded when a step needs it.
 
@@ -61,6 +62,8 @@ class ReferenceModule(lightning.LightningModule):
                 `attention_output` (within a decoder layer, such as `self_attn.o_proj`).
             dtype: in which the weights are held and the forward pass runs.
             attention: attention implementation of transformers.
+            tanh: whether activations pass through tanh, as in the paper, before they are
+                normalised.
 
         Raises:
             ModelError: no checkpoint, no signals, a signal twice, or activations without layers.
@@ -77,6 +80,7 @@ class ReferenceModule(lightning.LightningModule):
         check_parts(self.parts)
         self.weights: DType = dtype
         self.attention = attention
+        self.tanh = tanh
         self.layers = list(layers or []) if "activations" in self.wanted else []
         self.processor: ProcessorMixin = load_processor(pretrained)
         self.model: PreTrainedModel | None = None
@@ -124,7 +128,7 @@ class ReferenceModule(lightning.LightningModule):
         outputs, hidden = run_until(self.model, self.projections, head, batch)
         rows: dict[str, Tensor] = {}
         if outputs:
-            rows["activations"] = activations(outputs, batch.image_mask, batch.text_mask)
+            rows["activations"] = activations(outputs, batch.image_mask, batch.text_mask, self.tanh)
         if hidden is not None:
             with torch.inference_mode():
                 if {"el2n", "perplexity", "aum"} & set(self.wanted):
@@ -133,7 +137,9 @@ class ReferenceModule(lightning.LightningModule):
         return {name: rows[name] for name in self.wanted}
 
 
-def activations(outputs: Sequence[Tensor], image_mask: Tensor, text_mask: Tensor) -> Tensor:
+def activations(
+    outputs: Sequence[Tensor], image_mask: Tensor, text_mask: Tensor, tanh: bool = True
+) -> Tensor:
     """COINCIDE's features of a batch: method section 3.1 of arXiv 2406.10995.
 
     For each layer, the output of the attention block's output projection is averaged over the image
@@ -145,6 +151,7 @@ def activations(outputs: Sequence[Tensor], image_mask: Tensor, text_mask: Tensor
         outputs: M tensors [B, T, H], one per layer.
         image_mask: bool [B, T], true at image tokens.
         text_mask: bool [B, T], true at text tokens after the image.
+        tanh: without it v becomes v / ‖v‖.
 
     Returns:
         float16 [B, 2 * M * H].
@@ -152,7 +159,8 @@ def activations(outputs: Sequence[Tensor], image_mask: Tensor, text_mask: Tensor
     masks = torch.stack([image_mask, text_mask], 1).float()  # [B, 2, T]
     weights = masks / masks.sum(2, keepdim=True).clamp(min=1)
     means = [weights @ output.float() for output in outputs]  # M × [B, 2, H]
-    rows = F.normalize(torch.stack(means, 1).tanh(), dim=-1)  # [B, M, 2, H]
+    stacked = torch.stack(means, 1)  # [B, M, 2, H]
+    rows = F.normalize(stacked.tanh() if tanh else stacked, dim=-1)
     return (rows.flatten(1) / math.sqrt(2 * len(outputs))).half()
 
 

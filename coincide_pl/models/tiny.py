@@ -61,6 +61,7 @@ def tiny_llava(
     image_size: int = 64,
     patch_size: int = 16,
     vocabulary: int = 512,
+    words: list[str] | None = None,
     seed: int = 0,
 ) -> None:
     """Write a LLaVA with random weights and its processor as a checkpoint directory.
@@ -75,7 +76,8 @@ def tiny_llava(
         vision_num_heads: attention heads of the vision tower.
         image_size: images are scaled to squares of as many pixels.
         patch_size: of the vision tower; an image becomes (image_size / patch_size)² tokens.
-        vocabulary: size of the byte-level vocabulary, at least 300.
+        vocabulary: size of the byte-level vocabulary at most, at least 300.
+        words: what should be single tokens beside the demo's words, if the vocabulary has room.
         seed: of the weights.
 
     Raises:
@@ -88,7 +90,7 @@ def tiny_llava(
     ):
         if size < 1 or size % divisor:
             raise ModelError(f"{name}: {size} must be a multiple of {divisor}")
-    tokenizer = tiny_tokenizer(vocabulary)
+    tokenizer = tiny_tokenizer(vocabulary, words)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=vision_hidden_size,
@@ -220,13 +222,13 @@ def tiny_clip(
     )
 
 
-def tiny_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer in which the demo's words are single tokens."""
+def tiny_tokenizer(vocabulary: int, more_words: list[str] | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer in which the demo's words, and some more, are single tokens."""
     special = ["<pad>", "<s>", "</s>", "<image>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    words = WORDS.split()
+    words = WORDS.split() + (more_words or [])
     text = [f"{w} {w} {w}, {w}. {w}?" for w in words] + [" ".join(words)]
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,

@@ -33,12 +33,13 @@ class WriteSignals(lightning.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         module: Any = pl_module
+        unusual = {} if getattr(module, "tanh", True) else {"tanh": False}
         manifest = Manifest(
             data=data.records.fingerprint,
             num_rows=len(data.records),
             model=module.fingerprint,
             layers=module.layers,
-            settings={"max_length": data.max_length, "dtype": module.weights},
+            settings={"max_length": data.max_length, "dtype": module.weights, **unusual},
             signals={name: (list(shape), kind) for name, (shape, kind) in module.signals.items()},
             versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
         )

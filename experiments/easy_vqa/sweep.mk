@@ -59,7 +59,7 @@ $(SWEEP)/captions/captions.json:
 
 $(SWEEP)/tiny-clip/config.json: $(SWEEP)/captions/captions.json
 	$(LIGHTNING) create-clip --output=$(@D)-start
-	$(BIN)/python $(HERE)/clip.py --pretrained=$(@D)-start --captions=$< --output=$(@D)
+	$(BIN)/python experiments/clip.py --pretrained=$(@D)-start --captions=$< --output=$(@D)
 
 $(SWEEP)/clip/.sealed: $(SWEEP)/tiny-clip/config.json
 	$(LIGHTNING) predict --config $(HERE)/predict_clip.yaml --data.signals=$(@D) \

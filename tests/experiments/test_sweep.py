@@ -71,6 +71,16 @@ def test_cells_are_those_of_wandb():
     assert {cell["data.selector"] for cell in todo} == methods - {"all"}
 
 
+def test_a_part_of_the_grid(grid):
+    assert sweep.cells(grid, {"seed": [1]}) == [
+        {"method": "good", "seed": 1},
+        {"method": "bad", "seed": 1},
+    ]
+    assert sweep.cells(grid, {"seed": [7]}) == []
+    with pytest.raises(SystemExit, match="only: 'sed' is no parameter"):
+        sweep.cells(grid, {"sed": [1]})
+
+
 def test_what_is_no_grid_is_named(grid):
     with pytest.raises(SystemExit, match="method: 'bayes' can't be run here"):
         sweep.cells({**grid, "method": "bayes"})

@@ -47,7 +47,7 @@ def records(tmp_path):
     )
 
 
-def plain(model, record, processor, root, layers):
+def plain(model, record, processor, root, layers, squash=torch.tanh):
     """One conversation, by the processor's own template and a forward pass with hooks."""
     messages = []
     for turn in record.turns:
@@ -82,9 +82,7 @@ def plain(model, record, processor, root, layers):
     row = []
     for i in layers:
         for mask in (is_image, is_text):
-            mean = (
-                torch.tanh(kept[i][mask].mean(0)) if mask.any() else torch.zeros(kept[i].shape[1])
-            )
+            mean = squash(kept[i][mask].mean(0)) if mask.any() else torch.zeros(kept[i].shape[1])
             row.append(mean / max(mean.norm(), 1e-12))
     return torch.cat(row) / math.sqrt(2 * len(layers)), ids
 
@@ -110,6 +108,18 @@ def test_rows_equal_a_plain_pass(tiny, records, rows, left):
     model, processor = load_model(tiny).eval(), load_processor(tiny)
     for row, i in zip(ours, rows, strict=True):
         expected, _ = plain(model, CONVERSATIONS[i], processor, records.image_root, layers)
+        np.testing.assert_allclose(row.float(), expected, atol=2e-4)
+
+
+def test_tanh_can_be_left_out(tiny, records):
+    module = ReferenceModule(tiny, [0, 2], tanh=False)
+    module.configure_model()
+    batch = EncodedBatches(records, Encoder(module.processor))[[0, 3]]
+    ours = module.predict_step(batch)["activations"]
+    model, processor = load_model(tiny).eval(), load_processor(tiny)
+    for row, i in zip(ours, (0, 3), strict=True):
+        root = records.image_root
+        expected, _ = plain(model, CONVERSATIONS[i], processor, root, [0, 2], lambda mean: mean)
         np.testing.assert_allclose(row.float(), expected, atol=2e-4)
 
 

@@ -1,7 +1,7 @@
 """Teach a tiny CLIP to match captions and images, for want of real weights.
 
-It sees the captioned shapes of captions.py and nothing of easy-VQA, so it can tell shapes and
-colours, but has never seen a question.
+It sees the captioned pictures of an experiment's captions.py, so it can tell what they show, but
+has never seen a question.
 """
 
 import sys
