@@ -26,13 +26,17 @@ class Batch:
         input_ids: int64 [B, T].
         attention_mask: int64 [B, T], 0 at padding.
         labels: int64 [B, T], -100 where nothing is trained.
+        columns: int64 [C], the places t at which some row's token t + 1 is trained.
+        labelled: int64 [L], which of B * C pairs of row and column are trained, row by row.
+        targets: int64 [L], the tokens there.
         image_mask: bool [B, T], see `Encoding`.
         text_mask: bool [B, T], see `Encoding`.
         image_inputs: the model's arguments for the distinct images, concatenated.
         blank_inputs: those for a blank image, where the batch has none and this is wanted.
         image_index: int64 [occurrences], the distinct image at each image mark, row by row.
+        image_order: the same as a list, which needs no waiting for a GPU.
         num_images: distinct images.
-        image_tokens: int64 [num_images], tokens whose place each image's features take.
+        image_tokens: [num_images], tokens whose place each image's features take.
         sources: [B], each record's source, or `all` where the data have none.
         answers: [B], each record's last answer.
         num_truncated: conversations that the maximum length cut.
@@ -48,13 +52,17 @@ class Batch:
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    columns: Tensor
+    labelled: Tensor
+    targets: Tensor
     image_mask: Tensor
     text_mask: Tensor
     image_inputs: dict[str, Tensor]
     blank_inputs: dict[str, Tensor]
     image_index: Tensor
+    image_order: list[int]
     num_images: int
-    image_tokens: Tensor
+    image_tokens: list[int]
     sources: list[str]
     answers: list[str]
     num_truncated: int
@@ -149,18 +157,20 @@ def collate(
         return torch.from_numpy(out)
 
     used = [images[path].inputs for path in distinct]
+    order = [distinct[path] for path in occurrences]
     return Batch(
         rows=torch.tensor(rows, dtype=torch.int64),
         input_ids=padded([e.input_ids for e in encodings], pad_id),
         attention_mask=padded([np.ones(len(e.input_ids), np.int64) for e in encodings], 0),
-        labels=padded([e.labels for e in encodings], IGNORE),
+        **with_targets(padded([e.labels for e in encodings], IGNORE)),
         image_mask=padded([e.image_mask for e in encodings], False),
         text_mask=padded([e.text_mask for e in encodings], False),
         image_inputs={key: stacked(key, used) for key in (used[0] if used else {})},
         blank_inputs={},
-        image_index=torch.tensor([distinct[path] for path in occurrences], dtype=torch.int64),
+        image_index=torch.tensor(order, dtype=torch.int64),
+        image_order=order,
         num_images=len(distinct),
-        image_tokens=torch.tensor([images[path].num_features for path in distinct]),
+        image_tokens=[images[path].num_features for path in distinct],
         sources=[record.source or "all" for record in records],
         answers=[record.turns[-1].text for record in records],
         num_truncated=sum(e.truncated for e in encodings),
@@ -170,9 +180,22 @@ def collate(
     )
 
 
+def with_targets(labels: Tensor) -> dict[str, Any]:
+    """`labels`, `columns`, `labelled` and `targets` of a `Batch`.
+
+    They are worked out here, for on a GPU finding places makes the program wait.
+    """
+    wanted = labels[:, 1:]
+    columns = (wanted != IGNORE).any(0).nonzero()[:, 0]
+    wanted = wanted[:, columns].flatten()
+    labelled = (wanted != IGNORE).nonzero()[:, 0]
+    targets = wanted[labelled]
+    return {"labels": labels, "columns": columns, "labelled": labelled, "targets": targets}
+
+
 def shared_beginnings(
     encodings: list[Encoding], occurrences: list[str], left: bool
-) -> dict[str, Tensor | None]:
+) -> dict[str, Any]:
     """`prefix` and `prefix_lengths` of a `Batch`."""
     found: dict[tuple[str, bytes], int] = {}
     prefix, lengths = [], []

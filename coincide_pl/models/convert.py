@@ -28,6 +28,7 @@ from coincide_pl.errors import ModelError
 from coincide_pl.models.loading import first_line, quietly, save_checkpoint
 from coincide_pl.models.originals import (
     TEXT_MODELS,
+    adapted,
     chat_template,
     read_json,
     read_tensors,
@@ -49,6 +50,7 @@ def convert(
     vision_tower: str | None = None,
     projector: str | None = None,
     tokenizer: str | None = None,
+    base: str | None = None,
 ) -> None:
     """Convert an original LLaVA-1.5 or TinyLLaVA checkpoint to Hugging Face's format.
 
@@ -64,6 +66,8 @@ def convert(
             (default: what the checkpoint's config names, beside the checkpoint or on the hub).
         projector: `mm_projector.bin` of the first training stage.
         tokenizer: directory or hub name, where the checkpoint has no usable tokenizer.
+        base: directory of the language model, for a checkpoint of LoRA adapters alone (in the
+            layout of liuhaotian/llava-v1.5-7b-lora), which are folded into it.
 
     Raises:
         ModelError: naming the file and what is wrong with it.
@@ -80,10 +84,11 @@ def convert(
     if config.get("image_aspect_ratio") == "anyres":
         raise ModelError(f"{checkpoint}: LLaVA-1.6 is published in Hugging Face's format already")
     if (source / "adapter_config.json").exists():
-        raise ModelError(
-            f"{checkpoint}: LoRA adapters alone; merge them into their base model first"
-        )
-    weights = read_weights(source)
+        if base is None:
+            raise ModelError(f"{checkpoint}: LoRA adapters alone; give their model with --base")
+        weights = adapted(read_weights(Path(base)), source)
+    else:
+        weights = read_weights(source)
     if projector is not None:
         weights |= read_tensors(Path(projector))
     tower, layer, strategy = _tower(_tower_path(source, config, vision_tower), config)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coincide_pl.errors import ModelError
 from coincide_pl.models.loading import first_line, resolved, save_checkpoint
-from coincide_pl.models.sharding import SHARDED
+from coincide_pl.models.sharding import whole_state
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +115,7 @@ class ExportModel(lightning.Callback):
         """Writes the checkpoint directory, from one process."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        whole = None
-        if isinstance(trainer.strategy, SHARDED):  # all processes give their pieces
-            whole = trainer.strategy.lightning_module_state_dict()
+        whole = whole_state(trainer.strategy, pl_module)
         if trainer.is_global_zero:
             directory = self.directory or Path(trainer.default_root_dir) / "model"
             export_model(pl_module, directory, whole)

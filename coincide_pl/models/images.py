@@ -31,11 +31,11 @@ def shared_images(model: PreTrainedModel, batch: Any) -> Iterator[None]:
             kind for each of several layers, as `deepstack_features`.
         batch: a `Batch`.
     """
-    index = batch.image_index.tolist()
+    index = batch.image_order
     if index == list(range(batch.num_images)):  # every image stands once: nothing to repeat
         yield
         return
-    sizes = batch.image_tokens.tolist()
+    sizes = batch.image_tokens
     owner = model.model
     original = owner.get_image_features
 

@@ -99,6 +99,42 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     return weights
 
 
+def adapted(weights: dict[str, Tensor], adapters: Path) -> dict[str, Tensor]:
+    """A language model with LoRA adapters folded in, and what was trained beside them.
+
+    Args:
+        weights: of the language model.
+        adapters: directory with `adapter_config.json`, `adapter_model.*` and
+            `non_lora_trainables.bin`, as LLaVA leaves it.
+
+    Raises:
+        ModelError: an adapter of a layer that the model does not have.
+    """
+    settings = read_json(adapters / "adapter_config.json")
+    scale = settings["lora_alpha"] / settings["r"]
+    files = sorted(adapters.glob("adapter_model.*"))
+    if not files:
+        raise ModelError(f"{adapters}: no adapter_model.safetensors and no adapter_model.bin")
+    parts = {
+        name.removeprefix("base_model.model."): v for name, v in read_tensors(files[0]).items()
+    }
+    out = dict(weights)
+    for name, down in parts.items():
+        if not name.endswith(".lora_A.weight"):
+            continue
+        layer = name.removesuffix(".lora_A.weight") + ".weight"
+        if layer not in out:
+            raise ModelError(f"{files[0]}: adapts {layer}, which the model does not have")
+        up = parts[name.replace(".lora_A.", ".lora_B.")]
+        change = scale * (up.float() @ down.float())
+        out[layer] = (out[layer].float() + change).to(out[layer].dtype)
+    trained = adapters / "non_lora_trainables.bin"
+    if trained.exists():
+        others = read_tensors(trained)
+        out |= {name.replace("base_model.model.", ""): value for name, value in others.items()}
+    return out
+
+
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of one file; nothing in it is run.
 

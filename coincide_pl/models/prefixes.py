@@ -83,6 +83,7 @@ def _run_shared(
         attention_mask=real.long(),
         image_mask=batch.image_mask[rows].gather(1, places.clamp(min=0)) & real,
         image_index=batch.image_index[rows],  # each row has one image
+        image_order=[batch.image_order[row] for row in rows.tolist()],
     )
     begin.input_ids[~real] = _no_image(batch)
     cache = DynamicCache(config=model.config.get_text_config())

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
@@ -38,3 +39,24 @@ def shard(strategy: Any, model: PreTrainedModel, layers: str | None = None) -> N
     for layer in decoder_layers(model, layers):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+def whole_state(strategy: Any, module: Any) -> dict[str, Tensor] | None:
+    """All parameters of a module that lies in pieces, on the first process; all must call this.
+
+    Args:
+        strategy: of the trainer.
+        module: what it trains.
+
+    Returns:
+        By name, on the CPU; None on other processes, and where the module is whole.
+    """
+    if isinstance(strategy, DeepSpeedStrategy):
+        import deepspeed
+
+        first = strategy.is_global_zero
+        with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=None):
+            named = module.named_parameters() if first else ()
+            state = {name: value.detach().cpu().clone() for name, value in named}
+        return state if first else None
+    return strategy.lightning_module_state_dict() if isinstance(strategy, SHARDED) else None

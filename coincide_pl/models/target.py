@@ -16,7 +16,6 @@ from torchmetrics import MeanMetric
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from coincide_pl.data.collation import Batch
-from coincide_pl.data.encoding import IGNORE
 from coincide_pl.errors import ModelError
 from coincide_pl.models.anatomy import check_parts, decoder_layers, parameters
 from coincide_pl.models.images import blank, model_inputs, shared_images
@@ -153,18 +152,15 @@ class TargetModule(lightning.LightningModule):
             row by row.
         """
         assert self.model is not None
-        labels = batch.labels[:, 1:]
-        columns = (labels != IGNORE).any(0).nonzero()[:, 0]
-        kept = {"logits_to_keep": columns} if self._keeps else {}
+        kept = {"logits_to_keep": batch.columns} if self._keeps else {}
         with shared_images(self.model, batch):
             logits = self.model(**model_inputs(self.model, batch), **kept, use_cache=False).logits
         if batch.blank_inputs:
             logits = logits + 0.0 * blank(self.model, batch.blank_inputs)
         if not self._keeps:
-            logits = logits[:, columns]
-        wanted = labels[:, columns]
-        logits = possible(logits[wanted != IGNORE].float(), self.model)
-        return logits, wanted[wanted != IGNORE]
+            logits = logits[:, batch.columns]
+        logits = logits.flatten(0, 1)[batch.labelled]
+        return possible(logits.float(), self.model), batch.targets
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy over the labelled tokens; 0 where there are none."""

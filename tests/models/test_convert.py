@@ -330,6 +330,37 @@ def test_a_phi_text_model(tmp_path):
     assert module.projections[0] is module.model.model.language_model.layers[0].self_attn.dense
 
 
+def test_adapters_alone(llava15, tmp_path):
+    """LLaVA's own way to leave a LoRA finetuning: adapters, and the projector beside them."""
+    base, lora = tmp_path / "vicuna", tmp_path / "llava-lora"
+    base.mkdir()
+    shutil.copytree(LLAVA / "llava-v1.5-tiny", lora)
+    shutil.copytree(LLAVA / "clip", tmp_path / "clip")
+    for file in lora.glob("pytorch_model*"):
+        file.unlink()
+    weights = read_weights(LLAVA / "llava-v1.5-tiny")
+    torch.save(
+        {k: v for k, v in weights.items() if "proj" not in k or "self" in k or "mlp" in k},
+        base / "pytorch_model.bin",
+    )
+    layer = "model.layers.1.mlp.up_proj"
+    down, up = torch.randn(4, 64), torch.randn(128, 4)
+    adapter = {f"base_model.model.{layer}.lora_{n}.weight": w for n, w in (("A", down), ("B", up))}
+    torch.save(adapter, lora / "adapter_model.bin")
+    (lora / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    projector = {f"base_model.model.{k}": v + 1 for k, v in weights.items() if "projector" in k}
+    torch.save(projector, lora / "non_lora_trainables.bin")
+    with pytest.raises(ModelError, match="give their model with --base"):
+        convert(str(lora), str(tmp_path / "out"))
+    convert(str(lora), str(tmp_path / "out"), base=str(base))
+    ours, plain = (load_model(str(p)).state_dict() for p in (tmp_path / "out", llava15))
+    changed = {name for name in plain if not torch.equal(plain[name], ours[name])}
+    (name,) = (n for n in changed if "projector" not in n)
+    assert name.endswith("layers.1.mlp.up_proj.weight")
+    torch.testing.assert_close(ours[name], plain[name] + 2 * up @ down)
+    assert len(changed) == 5
+
+
 def test_what_a_vocabulary_is_filled_up_with_is_never_said(llava15):
     model = load_model(llava15).eval()
     assert model.config.text_config.vocab_size == 1536

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import IGNORE, Encoder
 from coincide_pl.data.records import Record, Records, Turn
+from coincide_pl.errors import ModelError
 from coincide_pl.models import LoRA, ReferenceModule, TargetModule
 from coincide_pl.models.export import export_model
 from coincide_pl.models.loading import load_model
@@ -223,3 +224,15 @@ def test_layers_can_be_named_by_hand(family):
     module = ReferenceModule(family[1], [LAYERS - 1], parts=parts)
     module.configure_model()
     assert module.predict_step(batches(family)[[0]])["activations"].shape == (1, 64)
+
+
+def test_the_image_token_can_be_named_by_hand(family):
+    processor = load_processor(family[1])
+    known = Encoder(processor)
+    mark = known.template.image_mark
+    for name in ("image_token", "boi_token"):
+        if hasattr(processor, name):
+            setattr(processor, name, None)
+    with pytest.raises(ModelError, match=r"name it with the option data.image_token"):
+        Encoder(processor)
+    assert Encoder(processor, image_token=mark).template.image_mark == mark
