@@ -25,6 +25,14 @@ class DataError(CoincideError):
     """A data file, record, conversation or image that can't be used."""
 
 
+class FileError(CoincideError):
+    """A file or directory that can't be written, or that another process writes."""
+
+
+class ProcessError(CoincideError):
+    """A process of the run that came to its end before its work did."""
+
+
 class SignalsError(CoincideError):
     """A signals store that is missing, incomplete, damaged, or made from something else."""
 

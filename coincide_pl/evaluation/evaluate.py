@@ -15,6 +15,7 @@ from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.records import Records
 from coincide_pl.errors import CoincideError
 from coincide_pl.evaluation.metrics import AnswerMetric, ExactMatch
+from coincide_pl.files import append
 
 
 def relative_performance(scores: dict[str, float], full: str | Path, questions: str) -> float:
@@ -178,12 +179,11 @@ class KeptAnswers:
             return
         path = self.root / f".answers.{self.rank}.jsonl"
         if not self._begun:
-            old = path.read_text() if path.is_file() else ""
+            old = path.read_text(errors="replace") if path.is_file() else ""
             fits = old.startswith(self._head + "\n")
             write_text(path, [old[: old.rindex("\n") + 1] if fits else self._head + "\n"])
             self._begun = True
-        with path.open("a") as file:
-            file.writelines(json.dumps([row, *told]) + "\n" for row, told in answers.items())
+        append(path, "".join(json.dumps([row, *told]) + "\n" for row, told in answers.items()))
 
     def forget(self) -> None:
         """Removes all processes' files."""

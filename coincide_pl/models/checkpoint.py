@@ -5,9 +5,16 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from coincide_pl.errors import ModelError
+from coincide_pl.files import beside, reason
+from coincide_pl.interruption import interruption
 
 SHARE = 0.02
 """Of the time, what saving may take."""
@@ -31,8 +38,48 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Saves when it is time, and at once where the command is about to end."""
+        if interruption.asked is not None:
+            self._train_time_interval = timedelta(0)
+        super().on_train_batch_end(*args, **kwargs)
+
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         begin = time.perf_counter()
         super()._save_checkpoint(trainer, filepath)
         spent = time.perf_counter() - begin
         self._train_time_interval = timedelta(seconds=max(SECONDS, spent / SHARE))
+
+
+class Checkpoints(TorchCheckpointIO):
+    """Reads and writes training checkpoints: whole or not at all, and never with code in them."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Writes a file beside its place (Lightning's goes through `/tmp`), then puts it there."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with beside(path) as aside:
+            try:
+                torch.save(checkpoint, aside)
+            except RuntimeError as error:  # of the writer in C++, which knows no more
+                raise OSError(f"the disk is full? {reason(error)[:80]}") from error
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: Any = None
+    ) -> Any:
+        """Reads a file; nothing in it is executed, whatever it asks for.
+
+        Raises:
+            ModelError: it is damaged, or holds more than tensors and plain values.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        except FileNotFoundError:
+            raise ModelError(f"{path}: no such training checkpoint") from None
+        except Exception as error:
+            raise ModelError(
+                f"{path}: not a training checkpoint, or a damaged one; delete it to train afresh"
+            ) from error

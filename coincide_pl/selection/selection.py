@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.files import beside
+from coincide_pl.interruption import interruption
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,9 @@ class Selection:
 
     def save(self, path: str | Path) -> None:
         """Writes the file beside its place and renames it; equal selections give equal bytes."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
         head = json.dumps({"head": json.loads(self._head()), "fingerprint": self.fingerprint})
-        aside.write_bytes(save(self._arrays(), {"selection": head}))
-        os.replace(aside, target)
+        with interruption.held(), beside(path) as aside:
+            aside.write_bytes(save(self._arrays(), {"selection": head}))
 
     @classmethod
     def load(cls, path: str | Path) -> Selection:

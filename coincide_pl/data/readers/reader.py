@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.conversation import MALFORMED, trainable
 from coincide_pl.data.records import Record, Records, Unusable, place
 from coincide_pl.errors import DataError
+from coincide_pl.files import beside
 
 log = logging.getLogger(__name__)
 
@@ -298,12 +298,5 @@ def states(root: Path, names: Iterable[str]) -> dict[str, list[int] | None]:
 
 def write_text(path: str | Path, pieces: Iterable[str]) -> None:
     """Write a text file beside its place, then put it there."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(pieces)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with beside(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
