@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from coincide_pl.selection import Selection
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("predict", "select", "fit", "test", "compare", "report")
@@ -37,7 +40,7 @@ def write_data(folder: Path, count: int = 48) -> Path:
 
 
 @dataclass(frozen=True)
-class Path_:
+class Journey:
     """The path over one data file with one model, its output in a folder.
 
     Attributes:
@@ -95,7 +98,7 @@ class Path_:
                 *(f"--model.pretrained={self.run}/model", "--data.test=LlavaJson"),
                 *(f"--data.test.path={self.data}", "--model.max_new_tokens=2"),
             ),
-            "compare": ("compare", self.run, f"--output={self.folder}/comparison"),
+            "compare": ("compare", self.run, self.folder / "whole", f"--output={self.folder}/comparison"),
             "report": ("report", self.run),
         }[stage]
         return [str(word) for word in (*words, *more)]
@@ -108,6 +111,7 @@ class Path_:
             "model": self.run / "model/model.safetensors",
             "results": self.run / "results.json",
             "answers": self.run / "answers.jsonl",
+            "comparison": self.folder / "comparison/comparison.csv",
         }
         return {
             name: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
@@ -118,3 +122,14 @@ class Path_:
     def leftovers(self) -> list[str]:
         """Files that a killed process left."""
         return sorted(str(path) for path in self.folder.rglob(".*.part"))
+
+    def make_whole(self) -> None:
+        """A run on all data for `compare`: this one, under another name."""
+        whole = self.folder / "whole"
+        left_out = shutil.ignore_patterns("model", "checkpoints", "report.html")
+        shutil.copytree(self.run, whole, ignore=left_out, dirs_exist_ok=True)
+        chosen = Selection.load(whole / "selection.safetensors")
+        everything = {"class_path": "All", "init_args": {}}
+        data = {"data": chosen.made_from["data"]}
+        rows = np.arange(chosen.pool_size)
+        Selection(rows, chosen.pool_size, everything, data).save(whole / "selection.safetensors")
