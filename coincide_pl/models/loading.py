@@ -35,7 +35,10 @@ def load_model(
     check_directory(pretrained, "config.json")
     try:
         return AutoModelForImageTextToText.from_pretrained(
-            pretrained, dtype=getattr(torch, dtype), attn_implementation=attention
+            pretrained,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            trust_remote_code=False,  # by default transformers asks on the terminal
         )
     except Exception as error:
         raise ModelError(
