@@ -344,6 +344,4 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", "Precision .* is not supported by the model summary")
     # Between Lightning and torch; nothing a user can do.
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
-    # A predict that was stopped between its last batch and the seal has nothing to read.
-    warnings.filterwarnings("ignore", "Total length of .BatchLoader. across ranks is zero")
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

@@ -112,7 +112,7 @@ class SignalsWriter:
         _write_manifest(directory, manifest, None)
 
     def write(self, rows: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
-        """Write some rows of every signal, then note that they are done.
+        """Write some rows of every signal, but for those that were done before; note them as done.
 
         Args:
             rows: int64 [B].
@@ -121,6 +121,9 @@ class SignalsWriter:
         Raises:
             SignalsError: a value is not finite, or the disk is full.
         """
+        new = ~self.done[rows]
+        values = {name: values[name][new] for name in self._files}
+        rows = rows[new]
         for name, (file, header, width, dtype) in self._files.items():
             array = np.ascontiguousarray(values[name], dtype)
             if not np.isfinite(array).all():

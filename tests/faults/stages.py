@@ -98,7 +98,12 @@ class Journey:
                 *(f"--model.pretrained={self.run}/model", "--data.test=LlavaJson"),
                 *(f"--data.test.path={self.data}", "--model.max_new_tokens=2"),
             ),
-            "compare": ("compare", self.run, self.folder / "whole", f"--output={self.folder}/comparison"),
+            "compare": (
+                "compare",
+                self.run,
+                self.folder / "whole",
+                f"--output={self.folder}/comparison",
+            ),
             "report": ("report", self.run),
         }[stage]
         return [str(word) for word in (*words, *more)]
@@ -111,7 +116,6 @@ class Journey:
             "model": self.run / "model/model.safetensors",
             "results": self.run / "results.json",
             "answers": self.run / "answers.jsonl",
-            "comparison": self.folder / "comparison/comparison.csv",
         }
         return {
             name: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 
-import pytest
 from harness import All, AtCall, Set
 from stages import STAGES
 
