@@ -6,6 +6,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import re
 import shutil
 import socket
 import time
@@ -123,9 +124,11 @@ def is_as_it_was(path: Path, digest: str) -> bool:
 
 def reason(error: BaseException) -> str:
     """What a disk had against a write."""
+    told = " ".join(str(error).split())
+    number = re.search(r"\(os error (\d+)\)", told)  # as Rust says it
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return " ".join(str(error).split())
+    return os.strerror(int(number[1])) if number else told
 
 
 def _to_disk(path: Path) -> None:

@@ -80,8 +80,7 @@ class Interruption:
             self.check()
 
     def batches(self, on: bool) -> None:
-        """Between two batches is the place to end; after the last one, anywhere."""
-        self.check()
+        """Whether batches are under way: then the command ends between two of them only."""
         self._in_batches = on
 
 
@@ -93,6 +92,7 @@ class EndBetweenBatches(lightning.Callback):
     """Lets a batch come to its end, with all that is written of it, before the command ends."""
 
     def _begin(self, *args: Any, **kwargs: Any) -> None:
+        interruption.check()
         interruption.batches(True)
 
     on_train_batch_start = on_validation_batch_start = _begin
@@ -100,6 +100,10 @@ class EndBetweenBatches(lightning.Callback):
 
     def _end(self, *args: Any, **kwargs: Any) -> None:
         interruption.batches(False)
+        interruption.check()
 
-    on_train_end = on_validation_end = on_test_epoch_start = on_test_end = _end
-    on_predict_epoch_end = on_exception = _end
+    on_train_end = on_validation_end = on_test_end = on_predict_epoch_end = _end
+
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
+        """There is nothing more to come to its end."""
+        interruption.batches(False)

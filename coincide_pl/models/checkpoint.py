@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from coincide_pl.errors import ModelError
-from coincide_pl.files import beside, reason
+from coincide_pl.files import beside
 from coincide_pl.interruption import interruption
 
 SHARE = 0.02
@@ -37,6 +37,11 @@ class LastCheckpoint(ModelCheckpoint):
             train_time_interval=timedelta(seconds=SECONDS),
             enable_version_counter=False,
         )
+
+    @property
+    def state_key(self) -> str:
+        """The same whatever the time between checkpoints has become."""
+        return type(self).__qualname__
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Saves when it is time, and at once where the command is about to end."""
@@ -63,9 +68,12 @@ class Checkpoints(TorchCheckpointIO):
             return
         with beside(path) as aside:
             try:
-                torch.save(checkpoint, aside)
-            except RuntimeError as error:  # of the writer in C++, which knows no more
-                raise OSError(f"the disk is full? {reason(error)[:80]}") from error
+                with aside.open("wb") as file:
+                    torch.save(checkpoint, file)
+            except RuntimeError as error:  # of the writer in C++; what the disk said comes before
+                raise (
+                    error.__context__ if isinstance(error.__context__, OSError) else error
+                ) from None
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: Any = None
