@@ -49,7 +49,8 @@ class Selection:
 
     def save(self, path: str | Path) -> None:
         """Writes the file beside its place and renames it; equal selections give equal bytes."""
-        head = json.dumps({"head": json.loads(self._head()), "fingerprint": self.fingerprint})
+        content = {"head": json.loads(self._head()), "fingerprint": self.fingerprint}
+        head = json.dumps({**content, "dtypes": self._dtypes()})
         with interruption.held(), beside(path) as aside:
             aside.write_bytes(save(self._arrays(), {"selection": head}))
 
@@ -78,6 +79,8 @@ class Selection:
                 arrays.get("labels"),
             )
             whole = selection.fingerprint == content["fingerprint"]
+            whole &= selection._dtypes() == content.get("dtypes", selection._dtypes())
+            whole &= selection.indices.dtype == np.int64
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise SelectionError(f"{path}: not a selection file, or a damaged one") from error
         if not whole:
@@ -88,6 +91,9 @@ class Selection:
         named = {f"clusters.{name}": values for name, values in self.clusters.items()}
         labels = {} if self.labels is None else {"labels": self.labels}
         return {"indices": self.indices, **dict(sorted(named.items())), **labels}
+
+    def _dtypes(self) -> dict[str, str]:
+        return {name: str(values.dtype) for name, values in self._arrays().items()}
 
     def _head(self) -> str:
         return json.dumps(
