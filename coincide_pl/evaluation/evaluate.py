@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +167,10 @@ class KeptAnswers:
             if head != self._head:
                 continue
             for line in lines[:-1]:  # the last one has no end: it is empty, or was cut
-                try:
-                    row, answer, truth, task = json.loads(line)
-                except ValueError:  # damaged: it is answered again
-                    continue
-                found[int(row)] = (answer, truth, task)
+                content, _, check = line.rpartition("\t")
+                if check == checksum(content):  # else damaged: it is answered again
+                    row, answer, truth, task = json.loads(content)
+                    found[row] = (answer, truth, task)
         return found
 
     def add(self, answers: dict[int, tuple[str, str, str]]) -> None:
@@ -183,13 +183,19 @@ class KeptAnswers:
             fits = old.startswith(self._head + "\n")
             write_text(path, [old[: old.rindex("\n") + 1] if fits else self._head + "\n"])
             self._begun = True
-        append(path, "".join(json.dumps([row, *told]) + "\n" for row, told in answers.items()))
+        lines = (json.dumps([row, *told]) for row, told in answers.items())
+        append(path, "".join(f"{line}\t{checksum(line)}\n" for line in lines))
 
     def forget(self) -> None:
         """Removes all processes' files."""
         if self.root is not None and self.rank == 0:
             for path in self.root.glob(".answers.*.jsonl"):
                 path.unlink()
+
+
+def checksum(line: str) -> str:
+    """Tells a damaged line."""
+    return f"{zlib.crc32(line.encode()):08x}"
 
 
 def answering(data: Any, module: Any) -> dict[str, Any]:

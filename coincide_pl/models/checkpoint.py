@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,10 @@ class Checkpoints(TorchCheckpointIO):
             ModelError: it is damaged, or holds more than tensors and plain values.
         """
         try:
+            if "://" not in str(path):
+                with zipfile.ZipFile(path) as file:
+                    if bad := file.testzip():  # torch does not look at the checksums
+                        raise zipfile.BadZipFile(bad)
             return super().load_checkpoint(path, map_location, weights_only=True)
         except FileNotFoundError:
             raise ModelError(f"{path}: no such training checkpoint") from None
