@@ -34,7 +34,7 @@ import coincide_pl.selection  # noqa: F401  (readers and selectors can be named 
 from coincide_pl.data.check import check
 from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.truncation import WarnTruncated
-from coincide_pl.errors import CoincideError, ConfigError, ProcessError
+from coincide_pl.errors import CoincideError, ConfigError, ProcessError, printable
 from coincide_pl.evaluation import Evaluate
 from coincide_pl.files import Lock
 from coincide_pl.interruption import Interrupted, interruption
@@ -88,7 +88,7 @@ class Parser(LightningArgumentParser):
         """Prints the line and exits with status 2."""
         if isinstance(ex, CoincideError):
             raise ex
-        sys.stderr.write(f"error: {one_line(message, self)}\n")
+        sys.stderr.write(f"error: {printable(one_line(message, self))}\n")
         sys.exit(2)
 
 
@@ -299,9 +299,10 @@ def main(args: list[str] | None = None) -> None:
                     time.sleep(PATIENCE)  # is it that the first process is gone? then so are we
                 raise
             if first or not error.shared:
-                line = str(error).strip().splitlines()[-1]  # workers put a traceback in front
-                line = re.sub(rf"^(\w+\.)*{type(error).__name__}: ", "", line)
-                sys.stderr.write(f"error: {line}\n")
+                line = str(error).strip()
+                if line.startswith("Caught "):  # workers put a traceback in front
+                    line = re.sub(rf"^(\w+\.)*{type(error).__name__}: ", "", line.splitlines()[-1])
+                sys.stderr.write(f"error: {printable(line)}\n")
             sys.exit(1)
         finally:
             if distributed.is_available() and distributed.is_initialized():
@@ -328,9 +329,19 @@ def run(words: list[str], args: list[str] | None) -> None:
     function(**options)
 
 
+class Plain(logging.Formatter):
+    """Shows names with control characters in them as they are spelt."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message alone."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
 def quiet() -> None:
     """Silence what says nothing to the user, and let our own log speak."""
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("coincide_pl").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):

@@ -45,6 +45,11 @@ class ModelError(CoincideError):
     """A checkpoint without a usable model, or a model without the part asked for."""
 
 
+def printable(text: str) -> str:
+    """One line that a terminal only shows: what would move or colour it is spelt out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 def on_first_process(strategy: Any, action: Callable[[], T]) -> T:
     """Do something on the first process; the others wait for it, and get what it returned.
 

@@ -19,7 +19,7 @@ import numpy as np
 from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.conversation import MALFORMED, trainable
 from coincide_pl.data.records import Record, Records, Unusable, place
-from coincide_pl.errors import DataError
+from coincide_pl.errors import DataError, printable
 from coincide_pl.files import beside, content_digest, is_as_it_was
 
 log = logging.getLogger(__name__)
@@ -55,9 +55,8 @@ class Findings:
 
     def text(self) -> Iterator[str]:
         """The lines in the order of the records, ready to be written or printed."""
-        return (
-            line.encode(errors="replace").decode() + "\n" for _, line in sorted(self.lines.items())
-        )
+        for _, line in sorted(self.lines.items()):
+            yield printable(line.encode(errors="replace").decode()) + "\n"
 
 
 class Reader(ABC):
