@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +311,10 @@ def main(args: list[str] | None = None) -> None:
 
 def run(words: list[str], args: list[str] | None) -> None:
     """Runs a function, or a verb of Lightning's."""
+    for before, word in zip(["", *words], words, strict=False):
+        path = word.removeprefix("--config=") if before != "--config" else word
+        if path != word or before == "--config":
+            check_text(path)
     if not words or words[0] not in FUNCTIONS:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             end_with_parent()
@@ -327,6 +331,20 @@ def run(words: list[str], args: list[str] | None) -> None:
     options = parser.instantiate_classes(parser.parse_args(words[1:]))
     options.pop("config")
     function(**options)
+
+
+def check_text(path: str) -> None:
+    """Refuses a config that is no text, which the parser would not take for a mistake.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    with suppress(OSError, ValueError):  # the parser tells of a file that is not there
+        content = Path(path).read_bytes()
+        try:
+            content.decode()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text ({error.reason})") from error
 
 
 class Plain(logging.Formatter):
