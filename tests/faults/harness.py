@@ -54,6 +54,7 @@ class Runner:
         """Starts a command."""
         self._count += 1
         output = self.folder / f"output-{self._count}.txt"
+        output.touch()
         told = [str(word) for word in words]
         process = self.context.Process(target=_command, args=(told, fault, str(output)))
         process.start()

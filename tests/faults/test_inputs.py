@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from inputs import IMAGES, RECORDS, write_image
+from listing import README, inputs, with_part
 
 from coincide_pl.data.images import open_image
 from coincide_pl.data.readers import LlavaJson
@@ -42,3 +43,9 @@ def test_images(case, tmp_path):
         open_image(tmp_path, name)
     assert f"{tmp_path}/{name}" in str(error.value)
     assert case.said in str(error.value)
+
+
+def test_the_list_in_the_readme_is_what_is_tested():
+    text = README.read_text()
+    assert with_part(text, "inputs", inputs()) == text
+    assert len(RECORDS) + len(IMAGES) >= 40
