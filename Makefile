@@ -7,7 +7,7 @@ EXP ?= easy_vqa
 SIZE ?= full
 JOBS ?= 1
 
-.PHONY: setup demo test lint experiment sweep clean
+.PHONY: setup demo test soak lint experiment sweep clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,10 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest
+
+# Faults at random places over the whole path; writes its table to tests/faults/README.md.
+soak: setup
+	$(BIN)/python tests/faults/soak.py --write
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -11,10 +11,12 @@ import inspect
 import logging
 import os
 import re
+import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,15 @@ import coincide_pl.selection  # noqa: F401  (readers and selectors can be named 
 from coincide_pl.data.check import check
 from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.truncation import WarnTruncated
-from coincide_pl.errors import CoincideError, ConfigError
+from coincide_pl.errors import CoincideError, ConfigError, ProcessError, printable
 from coincide_pl.evaluation import Evaluate
+from coincide_pl.files import Lock
+from coincide_pl.interruption import Interrupted, interruption
+from coincide_pl.launcher import GO_ON, PATIENCE, Launcher, end_with_parent
 from coincide_pl.models import ExportModel, LastCheckpoint, SelfFilterModule
 from coincide_pl.models.convert import convert
 from coincide_pl.models.export import export
+from coincide_pl.models.loading import first_line
 from coincide_pl.models.tiny import tiny_clip, tiny_llava
 from coincide_pl.reporting.compare import compare
 from coincide_pl.reporting.costs import NoteInputs
@@ -91,7 +97,7 @@ class Parser(LightningArgumentParser):
         """Prints the line and exits with status 2."""
         if isinstance(ex, CoincideError):
             raise ex
-        sys.stderr.write(f"error: {one_line(message, self)}\n")
+        sys.stderr.write(f"error: {printable(one_line(message, self))}\n")
         sys.exit(2)
 
 
@@ -107,8 +113,7 @@ class SaveConfig(SaveConfigCallback):
         """Writes `<stage>.yaml`."""
         text = self.parser.dump(self.config, skip_none=False)
         path = Path(trainer.default_root_dir) / f"{trainer.state.fn.value}.yaml"  # type: ignore[union-attr]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        write_text(path, [text])
         for logger in trainer.loggers:
             if isinstance(logger, Logger):
                 logger.log_hyperparams({f"{path.stem}_config": text})
@@ -232,17 +237,61 @@ class Command(LightningCLI):
         first = trainer.is_global_zero and not trainer.fast_dev_run
         root = trainer.default_root_dir
         status = 1
-        try:
+        with ExitStack() as held:
+            held.callback(lambda: finish(trainer.loggers, status))
+            for directory in self._outputs(root) if first else ():
+                held.enter_context(Lock(directory))
+            if subcommand == "fit" and not self.config[subcommand].get("ckpt_path"):
+                interruption.advice = "the same command with --ckpt_path=last goes on from here"
             with timed(root, subcommand) if first else nullcontext():
-                if first and subcommand == "select":  # no callback of Lightning's sees this verb
-                    text = self._parser(subcommand).dump(self.config[subcommand], skip_none=False)
-                    write_text(Path(root) / "select.yaml", text)
-                super()._run_subcommand(subcommand)
+                self._run_stage(subcommand, first)
             if subcommand == "fit":
                 log_costs(trainer)
             status = 0
+
+    def _run_stage(self, subcommand: str, first: bool) -> None:
+        trainer: Any = self.trainer
+        try:
+            if first and subcommand == "select":  # no callback of Lightning's sees this verb
+                text = self._parser(subcommand).dump(self.config[subcommand], skip_none=False)
+                write_text(Path(trainer.default_root_dir) / "select.yaml", text)
+            super()._run_subcommand(subcommand)
+        except CoincideError:
+            raise
+        except Exception as error:
+            self._explain(error)
+            raise
+        else:
+            if isinstance(trainer.strategy.launcher, Launcher):
+                trainer.strategy.launcher.wait()
         finally:
-            finish(trainer.loggers, status)
+            if isinstance(trainer.strategy.launcher, Launcher):
+                trainer.strategy.launcher.end()
+
+    def _explain(self, error: Exception) -> None:
+        """Tells whether another process is behind an error.
+
+        Raises:
+            Interrupted: the processes are about to end, and this is how one of them hears of it.
+            ProcessError: one was lost.
+        """
+        if str(error).startswith("DataLoader worker"):  # killed, most often for want of memory
+            raise ProcessError(f"{first_line(error)}; {GO_ON}") from error
+        launcher = self.trainer.strategy.launcher
+        if not isinstance(launcher, Launcher):
+            return
+        if interruption.asked is None:
+            error = launcher.explain(error)
+        if interruption.asked is not None:
+            raise Interrupted from error
+        if isinstance(error, ProcessError):
+            raise error
+
+    def _outputs(self, root: str) -> list[Path]:
+        """Directories that a run has for itself."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        stores = [one.directory for one in callbacks if isinstance(one, WriteSignals)]
+        return sorted({Path(directory).resolve() for directory in (root, *stores)})
 
 
 def given(config: Any) -> list[Any]:
@@ -257,38 +306,81 @@ def main(args: list[str] | None = None) -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own selector, by its import path
     quiet()
-    try:
-        if words and words[0] in FUNCTIONS:
-            parser = Parser(prog=f"coincide {words[0]}", description=FUNCTIONS[words[0]].__doc__)
-            parser.add_argument("--config", action="config")
-            function = FUNCTIONS[words[0]]
-            known = inspect.signature(function).parameters
-            operands = [n for n in OPERANDS if n in known and known[n].default is known[n].empty]
-            for name in operands:
-                parser.add_argument(
-                    name, nargs="+" if name.endswith("s") else None, help=OPERANDS[name]
-                )
-            parser.add_function_arguments(function, fail_untyped=False, skip={*operands})
-            options = parser.instantiate_classes(parser.parse_args(words[1:]))
-            options.pop("config")
-            function(**options)
-        else:
-            Command(args)
-    except CoincideError as error:
-        first = os.environ.get("LOCAL_RANK", "0") == "0"
-        if first or not error.shared:
-            line = str(error).strip().splitlines()[-1]  # worker processes put a traceback in front
-            line = re.sub(rf"^(\w+\.)*{type(error).__name__}: ", "", line)
-            sys.stderr.write(f"error: {line}\n")
-        sys.exit(1)
-    finally:
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.destroy_process_group()  # its threads must not outlive the interpreter
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    with interruption.listening():
+        try:
+            run(words, args)
+        except Interrupted:
+            if first:
+                sys.stderr.write(f"interrupted: {interruption.advice}\n")
+            sys.exit(128 + (interruption.asked or signal.SIGINT))
+        except Exception as error:
+            if not isinstance(error, CoincideError):
+                if not first:
+                    time.sleep(PATIENCE)  # is it that the first process is gone? then so are we
+                raise
+            if first or not error.shared:
+                line = str(error).strip()
+                if line.startswith("Caught "):  # workers put a traceback in front
+                    line = re.sub(rf"^(\w+\.)*{type(error).__name__}: ", "", line.splitlines()[-1])
+                sys.stderr.write(f"error: {printable(line)}\n")
+            sys.exit(1)
+        finally:
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.destroy_process_group()  # its threads must not outlive the interpreter
+
+
+def run(words: list[str], args: list[str] | None) -> None:
+    """Runs a function, or a verb of Lightning's."""
+    for before, word in zip(["", *words], words, strict=False):
+        path = word.removeprefix("--config=") if before != "--config" else word
+        if path != word or before == "--config":
+            check_text(path)
+    if not words or words[0] not in FUNCTIONS:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            end_with_parent()
+        Command(args)
+        return
+    parser = Parser(prog=f"coincide {words[0]}", description=FUNCTIONS[words[0]].__doc__)
+    parser.add_argument("--config", action="config")
+    function = FUNCTIONS[words[0]]
+    known = inspect.signature(function).parameters
+    operands = [n for n in OPERANDS if n in known and known[n].default is known[n].empty]
+    for name in operands:
+        parser.add_argument(name, nargs="+" if name.endswith("s") else None, help=OPERANDS[name])
+    parser.add_function_arguments(function, fail_untyped=False, skip={*operands})
+    options = parser.instantiate_classes(parser.parse_args(words[1:]))
+    options.pop("config")
+    function(**options)
+
+
+def check_text(path: str) -> None:
+    """Refuses a config that is no text, which the parser would not take for a mistake.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    with suppress(OSError, ValueError):  # the parser tells of a file that is not there
+        content = Path(path).read_bytes()
+        try:
+            content.decode()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text ({error.reason})") from error
+
+
+class Plain(logging.Formatter):
+    """Shows names with control characters in them as they are spelt."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message alone."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def quiet() -> None:
     """Silence what says nothing to the user, and let our own log speak."""
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("coincide_pl").setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):

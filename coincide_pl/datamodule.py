@@ -296,29 +296,30 @@ class InstructionData(lightning.LightningDataModule):
         return self._loader(self.val_records, self._in_order(self.val_records), even=True)
 
     def test_dataloader(self) -> BatchLoader:
-        """The prompts of all test rows, but for batches all of whose rows are answered.
-
-        No process is left without a batch, for then it would not wait for the others.
-        """
-        assert self.trainer is not None
-        plan = self._in_order(self.test_records)(0)
-        left = [batch for batch in plan if not self._answered(batch)] or plan[-1:]
-        left += left[-1:] * (self.trainer.world_size - len(left))
-        return self._loader(self.test_records, lambda epoch: left, even=False, prompts=True)
-
-    def _answered(self, batch: np.ndarray) -> bool:
-        return self.rows_answered is not None and bool(self.rows_answered[batch].all())
+        """The prompts of all test rows, but for batches all of whose rows are answered."""
+        plan = self._left(self.test_records, self.rows_answered)
+        return self._loader(self.test_records, plan, even=False, prompts=True)
 
     def predict_dataloader(self) -> BatchLoader:
         """All training rows in fixed batches, but for batches all of whose rows are done."""
-        return self._loader(self.records, self._in_order(self.records, self.rows_done), even=False)
+        return self._loader(self.records, self._left(self.records, self.rows_done), even=False)
 
-    def _in_order(self, records: Records, done: np.ndarray | None = None) -> Callable[[int], Plan]:
+    def _in_order(self, records: Records) -> Callable[[int], Plan]:
         sizes = self.lengths(records, self.eval_size)
         plan = plan_in_order(sizes, records.image_codes, self.eval_size)
-        if done is not None:
-            plan = [batch for batch in plan if not done[batch].all()]
         return lambda epoch: plan
+
+    def _left(self, records: Records, done: np.ndarray | None) -> Callable[[int], Plan]:
+        """Batches that are left to do.
+
+        No process is left without one: it would not wait for the others, and a run that was stopped
+        after its last batch would not do what comes then.
+        """
+        assert self.trainer is not None
+        plan = self._in_order(records)(0)
+        left = [batch for batch in plan if done is None or not done[batch].all()] or plan[-1:]
+        left += left[-1:] * (self.trainer.world_size - len(left))
+        return lambda epoch: left
 
     def lengths(self, records: Records, size: Size) -> np.ndarray:
         """Lengths in tokens, int64 [N]; rough where they only put like with like."""

@@ -25,6 +25,14 @@ class DataError(CoincideError):
     """A data file, record, conversation or image that can't be used."""
 
 
+class FileError(CoincideError):
+    """A file or directory that can't be written, or that another process writes."""
+
+
+class ProcessError(CoincideError):
+    """A process of the run that came to its end before its work did."""
+
+
 class SignalsError(CoincideError):
     """A signals store that is missing, incomplete, damaged, or made from something else."""
 
@@ -35,6 +43,11 @@ class SelectionError(CoincideError):
 
 class ModelError(CoincideError):
     """A checkpoint without a usable model, or a model without the part asked for."""
+
+
+def printable(text: str) -> str:
+    """One line that a terminal only shows: what would move or colour it is spelt out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def on_first_process(strategy: Any, action: Callable[[], T]) -> T:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import lightning
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 
 from coincide_pl.datamodule import InstructionData
+from coincide_pl.interruption import EndBetweenBatches
+from coincide_pl.launcher import Launcher
+from coincide_pl.models.checkpoint import Checkpoints
 
 
 class Trainer(lightning.Trainer):
@@ -21,6 +26,16 @@ class Trainer(lightning.Trainer):
         if isinstance(self.strategy, DDPStrategy):
             # A batch without images gives the vision tower no gradient.
             self.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        old = self.strategy.launcher
+        if type(old) is _SubprocessScriptLauncher:
+            self.strategy._launcher = Launcher(
+                old.cluster_environment, old.num_processes, old.num_nodes
+            )
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.strategy.checkpoint_io = Checkpoints()
+        self.callbacks.insert(0, EndBetweenBatches())  # type: ignore[attr-defined]
+        # The command has its own ways to end; this one would wait for other processes in a handler.
+        self._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
 
     def select(self, model: None = None, *, datamodule: InstructionData) -> None:
         """Chooses training data from signals and writes the selection file.

@@ -8,7 +8,7 @@ import numpy as np
 
 from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.reader import Findings, Reader
-from coincide_pl.errors import DataError
+from coincide_pl.errors import DataError, printable
 
 
 def check(
@@ -32,7 +32,7 @@ def check(
     for name, reason in bad.items():
         own = rows[names[name]]
         others = f", and {len(own) - 1} more" if len(own) > 1 else ""
-        print(f"{records.name(int(own[0]))}{others}: {reason}")
+        print(printable(f"{records.name(int(own[0]))}{others}: {reason}"))
     for what, count in findings.done.items():
         print(f"{count:,} {what}")
     print(f"{findings.count:,} records, {len(names):,} images")

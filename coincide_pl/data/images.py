@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import sys
 import warnings
@@ -94,6 +95,8 @@ def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
     try:
         if not os.path.realpath(path).startswith(_real(root)):
             raise Unusable(BROKEN, f"{name}: leads outside the image folder {root}")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise Unusable(BROKEN, f"{name}: not an ordinary file")
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.width} by {image.height}"

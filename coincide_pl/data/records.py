@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from coincide_pl.errors import DataError
+from coincide_pl.files import PART, beside
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -128,10 +128,6 @@ class Records(Sequence[Record]):
             sift: looks through all records, and returns which of them stay, bool [N], and notes
                 to keep with them.
         """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        body = target.with_name(f".{target.name}.{os.getpid()}.body")
         head = {
             "image_root": str(image_root),
             "made_from": made_from,
@@ -142,7 +138,8 @@ class Records(Sequence[Record]):
         def schema() -> pa.Schema:
             return SCHEMA.with_metadata({"coincide_pl": json.dumps(head)})
 
-        try:
+        with beside(path) as aside:
+            body = aside.with_suffix(f".body{PART}")
             with (
                 _uncollected(),
                 pa.OSFile(str(body), "wb") as file,
@@ -159,11 +156,7 @@ class Records(Sequence[Record]):
             with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, schema()) as writer:
                 for chunk in source._kept(kept):
                     writer.write_batch(chunk)
-            os.replace(aside, target)
-        finally:
-            body.unlink(missing_ok=True)
-            aside.unlink(missing_ok=True)
-        return cls(target)
+        return cls(path)
 
     def _kept(self, kept: np.ndarray) -> Iterator[pa.RecordBatch]:
         """The chunks, with only the rows where `kept`, bool [N], is true."""

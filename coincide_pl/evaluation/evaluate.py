@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.records import Records
 from coincide_pl.errors import CoincideError
 from coincide_pl.evaluation.metrics import AnswerMetric, ExactMatch
+from coincide_pl.files import append
 
 
 def relative_performance(scores: dict[str, float], full: str | Path, questions: str) -> float:
@@ -168,11 +170,10 @@ class KeptAnswers:
             if head != self._head:
                 continue
             for line in lines[:-1]:  # the last one has no end: it is empty, or was cut
-                try:
-                    row, answer, truth, task = json.loads(line)
-                except ValueError:  # damaged: it is answered again
-                    continue
-                found[int(row)] = (answer, truth, task)
+                content, _, check = line.rpartition("\t")
+                if check == checksum(content):  # else damaged: it is answered again
+                    row, answer, truth, task = json.loads(content)
+                    found[row] = (answer, truth, task)
         return found
 
     def add(self, answers: dict[int, tuple[str, str, str]]) -> None:
@@ -181,18 +182,23 @@ class KeptAnswers:
             return
         path = self.root / f".answers.{self.rank}.jsonl"
         if not self._begun:
-            old = path.read_text() if path.is_file() else ""
+            old = path.read_text(errors="replace") if path.is_file() else ""
             fits = old.startswith(self._head + "\n")
             write_text(path, [old[: old.rindex("\n") + 1] if fits else self._head + "\n"])
             self._begun = True
-        with path.open("a") as file:
-            file.writelines(json.dumps([row, *told]) + "\n" for row, told in answers.items())
+        lines = (json.dumps([row, *told]) for row, told in answers.items())
+        append(path, "".join(f"{line}\t{checksum(line)}\n" for line in lines))
 
     def forget(self) -> None:
         """Removes all processes' files."""
         if self.root is not None and self.rank == 0:
             for path in self.root.glob(".answers.*.jsonl"):
                 path.unlink()
+
+
+def checksum(line: str) -> str:
+    """Tells a damaged line."""
+    return f"{zlib.crc32(line.encode()):08x}"
 
 
 def answering(data: Any, module: Any) -> dict[str, Any]:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from coincide_pl.errors import ModelError
+from coincide_pl.files import beside
+from coincide_pl.interruption import interruption
 
 SHARE = 0.02
 """Of the time, what saving may take."""
@@ -31,8 +39,60 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    @property
+    def state_key(self) -> str:
+        """The same whatever the time between checkpoints has become."""
+        return type(self).__qualname__
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Saves when it is time, and at once where the command is about to end."""
+        if interruption.asked is not None:
+            self._train_time_interval = timedelta(0)
+        super().on_train_batch_end(*args, **kwargs)
+
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         begin = time.perf_counter()
         super()._save_checkpoint(trainer, filepath)
         spent = time.perf_counter() - begin
         self._train_time_interval = timedelta(seconds=max(SECONDS, spent / SHARE))
+
+
+class Checkpoints(TorchCheckpointIO):
+    """Reads and writes training checkpoints: whole or not at all, and never with code in them."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Writes a file beside its place (Lightning's goes through `/tmp`), then puts it there."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with beside(path) as aside:
+            try:
+                with aside.open("wb") as file:
+                    torch.save(checkpoint, file)
+            except RuntimeError as error:  # of the writer in C++; what the disk said comes before
+                raise (
+                    error.__context__ if isinstance(error.__context__, OSError) else error
+                ) from None
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: Any = None
+    ) -> Any:
+        """Reads a file; nothing in it is executed, whatever it asks for.
+
+        Raises:
+            ModelError: it is damaged, or holds more than tensors and plain values.
+        """
+        try:
+            if "://" not in str(path):
+                with zipfile.ZipFile(path) as file:
+                    if bad := file.testzip():  # torch does not look at the checksums
+                        raise zipfile.BadZipFile(bad)
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        except FileNotFoundError:
+            raise ModelError(f"{path}: no such training checkpoint") from None
+        except Exception as error:
+            raise ModelError(
+                f"{path}: not a training checkpoint, or a damaged one; delete it to train afresh"
+            ) from error

@@ -56,7 +56,7 @@ class CLIPModule(lightning.LightningModule):
         self.attention = attention
         self.layers = []
         self.processor: ProcessorMixin = load_processor(pretrained)
-        text = AutoConfig.from_pretrained(pretrained).get_text_config()
+        text = AutoConfig.from_pretrained(pretrained, trust_remote_code=False).get_text_config()
         self.text_length: int = text.max_position_embeddings
         tokenizer = self.processor.tokenizer
         tokenizer.model_max_length = min(tokenizer.model_max_length, self.text_length)
@@ -75,6 +75,7 @@ class CLIPModule(lightning.LightningModule):
                 self.pretrained,
                 dtype=getattr(torch, self.weights),
                 attn_implementation=self.attention,
+                trust_remote_code=False,
             ).eval()
         except Exception as error:
             raise ModelError(f"{self.pretrained}: no model: {first_line(error)}") from error

@@ -156,7 +156,7 @@ def _tower(name: str, config: dict[str, Any]) -> tuple[Any, int, Literal["defaul
     """
     layer = int(config.get("mm_vision_select_layer", -2))
     try:
-        own: Any = AutoConfig.from_pretrained(name)
+        own: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
         own = getattr(own, "vision_config", own)
         if isinstance(own, SiglipVisionConfig):
             own.num_hidden_layers += layer + 1
@@ -180,7 +180,7 @@ def _tokenizer(name: str) -> tuple[PreTrainedTokenizerFast, bool]:
         return llama_tokenizer(folder, settings, extra), not settings.get("legacy", True)
     try:
         with quietly():
-            found: Any = AutoTokenizer.from_pretrained(name)
+            found: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             tokens = PreTrainedTokenizerFast(
                 tokenizer_object=found.backend_tokenizer,
                 bos_token=found.bos_token,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import torch
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from coincide_pl.errors import ModelError
+from coincide_pl.files import beside
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -36,7 +35,10 @@ def load_model(
     check_directory(pretrained, "config.json")
     try:
         return AutoModelForImageTextToText.from_pretrained(
-            pretrained, dtype=getattr(torch, dtype), attn_implementation=attention
+            pretrained,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            trust_remote_code=False,  # by default transformers asks on the terminal
         )
     except Exception as error:
         raise ModelError(
@@ -96,16 +98,9 @@ def save_checkpoint(directory: str | Path, *parts: object) -> None:
         directory: where; what is there is replaced.
         parts: objects with `save_pretrained`.
     """
-    target = Path(directory)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    for part in parts:
-        part.save_pretrained(aside)  # type: ignore[attr-defined]
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(aside, target)
-    shutil.rmtree(old, ignore_errors=True)
+    with beside(directory) as aside:
+        for part in parts:
+            part.save_pretrained(aside)  # type: ignore[attr-defined]
 
 
 @contextmanager

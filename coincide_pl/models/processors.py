@@ -28,7 +28,9 @@ def load_processor(pretrained: str) -> ProcessorMixin:
     check_directory(pretrained, "processor_config.json", "preprocessor_config.json")
     try:
         with quietly(), without_video():
-            processor = AutoProcessor.from_pretrained(pretrained, use_fast=False)
+            processor = AutoProcessor.from_pretrained(
+                pretrained, use_fast=False, trust_remote_code=False
+            )
     except Exception as error:
         raise ModelError(f"{pretrained}: no usable processor: {first_line(error)}") from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):

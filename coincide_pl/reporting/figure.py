@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from coincide_pl.files import beside
 from coincide_pl.reporting.tables import deviation
 
 if TYPE_CHECKING:
@@ -180,8 +181,6 @@ def _line(number: int) -> dict[str, Any]:
 def _save(figure: Figure, path: Path) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}")
-    figure.savefig(aside, dpi=150, format="png")
-    aside.replace(path)
+    with beside(path) as aside:
+        figure.savefig(aside, dpi=150, format="png")
     plt.close(figure)

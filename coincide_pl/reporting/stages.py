@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coincide_pl.errors import CoincideError
+from coincide_pl.files import append
 
 STAGES = "stages.jsonl"
 
@@ -16,16 +17,20 @@ STAGES = "stages.jsonl"
 @contextmanager
 def timed(directory: str | Path, stage: str) -> Iterator[None]:
     """Note the wall-clock seconds of a stage, and whether it came to its end."""
-    begin, finished = time.perf_counter(), False
-    try:
-        yield
-        finished = True
-    finally:
+    begin = time.perf_counter()
+
+    def note(finished: bool) -> None:
         seconds = round(time.perf_counter() - begin, 3)
         line = {"stage": stage, "seconds": seconds, "finished": finished}
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        with (Path(directory) / STAGES).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(Path(directory) / STAGES, json.dumps(line) + "\n")
+
+    try:
+        yield
+    except BaseException:
+        with suppress(CoincideError):  # what went wrong before says more
+            note(False)
+        raise
+    note(True)
 
 
 def stage_seconds(directory: str | Path) -> dict[str, float]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from coincide_pl.errors import FileError
+from coincide_pl.files import beside
+from coincide_pl.interruption import interruption
 
 log = logging.getLogger(__name__)
 
@@ -62,17 +64,13 @@ class Cache:
         if not self.writes:
             return
         path = self.path(name)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
         head = {"made_from": self._told, "digest": _digest(arrays)}
         whole = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            save_file(whole, aside, head)
-            os.replace(aside, path)
-        except (OSError, SafetensorError) as error:
-            log.warning("%s: can't be kept, so it would be computed again (%s)", path, error)
-            with contextlib.suppress(OSError):
-                aside.unlink()
+            with interruption.held(), beside(path) as aside:
+                save_file(whole, aside, head)
+        except FileError as error:
+            log.warning("%s; it would be computed again", error)
 
     def forget(self, name: str) -> None:
         """Removes what was saved under a name."""

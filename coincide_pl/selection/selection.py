@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.files import beside
+from coincide_pl.interruption import interruption
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,10 @@ class Selection:
 
     def save(self, path: str | Path) -> None:
         """Writes the file beside its place and renames it; equal selections give equal bytes."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        head = json.dumps({"head": json.loads(self._head()), "fingerprint": self.fingerprint})
-        aside.write_bytes(save(self._arrays(), {"selection": head}))
-        os.replace(aside, target)
+        content = {"head": json.loads(self._head()), "fingerprint": self.fingerprint}
+        head = json.dumps({**content, "dtypes": self._dtypes()})
+        with interruption.held(), beside(path) as aside:
+            aside.write_bytes(save(self._arrays(), {"selection": head}))
 
     @classmethod
     def load(cls, path: str | Path) -> Selection:
@@ -90,6 +89,8 @@ class Selection:
                 arrays.get("labels"),
             )
             whole = selection.fingerprint == content["fingerprint"]
+            whole &= selection._dtypes() == content.get("dtypes", selection._dtypes())
+            whole &= selection.indices.dtype == np.int64
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise SelectionError(f"{path}: not a selection file, or a damaged one") from error
         if not whole:
@@ -100,6 +101,9 @@ class Selection:
         named = {f"clusters.{name}": values for name, values in self.clusters.items()}
         labels = {} if self.labels is None else {"labels": self.labels}
         return {"indices": self.indices, **dict(sorted(named.items())), **labels}
+
+    def _dtypes(self) -> dict[str, str]:
+        return {name: str(values.dtype) for name, values in self._arrays().items()}
 
     def _head(self) -> str:
         return json.dumps(

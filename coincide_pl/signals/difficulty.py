@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import lightning
 import numpy as np
 
+from coincide_pl.files import beside
 from coincide_pl.signals.store import Manifest, SignalsWriter
 
 
@@ -44,11 +43,9 @@ class WriteDifficulty(lightning.Callback):
             versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
         )
         target = Path(self.directory or Path(trainer.default_root_dir) / "signals")
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        SignalsWriter.create(aside, manifest)
-        writer = SignalsWriter(aside, manifest)
-        writer.write(np.arange(len(values)), {"difficulty": values})
-        writer.close()
-        SignalsWriter.finish(aside)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(aside, target)
+        with beside(target) as aside:
+            SignalsWriter.create(aside, manifest)
+            writer = SignalsWriter(aside, manifest)
+            writer.write(np.arange(len(values)), {"difficulty": values})
+            writer.close()
+            SignalsWriter.finish(aside)

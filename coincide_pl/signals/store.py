@@ -2,7 +2,8 @@
 
 A store is a directory: `manifest.json`, `<signal>.npy` for each signal, and `done.<rank>` journals
 of the rows written, appended to after the rows themselves. Any number of processes write any rows
-in any order; killed at any moment, the next run goes on with the rows that no journal names.
+in any order; killed at any moment, the next run goes on with the rows that no journal names. What
+changes in a finished store is found when it is opened.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +22,11 @@ from typing import Any
 import numpy as np
 
 from coincide_pl.errors import SignalsError
+from coincide_pl.files import beside, content_digest, is_as_it_was, reason, write_all
 
 MANIFEST = "manifest.json"
+SYNC_EVERY = 5.0
+"""Seconds between the notes of what is done, each after the rows themselves are on disk."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,9 @@ class SignalsWriter:
             self.directory / f"done.{rank}", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644
         )
         size = os.fstat(self._journal).st_size
-        os.ftruncate(self._journal, size - size % 8)  # what a kill left half-written
+        os.ftruncate(self._journal, size - size % 16)  # what a kill left half-written
+        self._told: list[np.ndarray] = []
+        self._synced = time.monotonic()
 
     @staticmethod
     def create(directory: str | Path, manifest: Manifest) -> None:
@@ -89,21 +97,22 @@ class SignalsWriter:
                     f"{directory}: holds signals of another {' and other '.join(different)}; "
                     "name another directory or delete this one"
                 )
+            _check_arrays(directory, manifest)
             return
-        directory.mkdir(parents=True, exist_ok=True)
-        for journal in directory.glob("done.*"):
-            journal.unlink()
         try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for journal in directory.glob("done.*"):
+                journal.unlink()
             for name, (shape, dtype) in manifest.signals.items():
                 np.lib.format.open_memmap(
                     _array(directory, name), "w+", dtype, (manifest.num_rows, *shape)
                 )
-            _write_manifest(directory, manifest, None)
         except OSError as error:
-            raise SignalsError(f"{directory}: can't be written ({error.strerror})") from error
+            raise SignalsError(f"{directory}: can't be written ({reason(error)})") from error
+        _write_manifest(directory, manifest, None)
 
     def write(self, rows: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
-        """Write some rows of every signal, then note that they are done.
+        """Write some rows of every signal, but for those that were done before; note them as done.
 
         Args:
             rows: int64 [B].
@@ -112,7 +121,10 @@ class SignalsWriter:
         Raises:
             SignalsError: a value is not finite, or the disk is full.
         """
-        for name, (file, offset, width, dtype) in self._files.items():
+        new = ~self.done[rows]
+        values = {name: values[name][new] for name in self._files}
+        rows = rows[new]
+        for name, (file, header, width, dtype) in self._files.items():
             array = np.ascontiguousarray(values[name], dtype)
             if not np.isfinite(array).all():
                 bad = rows[~np.isfinite(array.reshape(len(rows), -1)).all(1)]
@@ -121,23 +133,38 @@ class SignalsWriter:
                     "(try another dtype or precision) or its weights are broken"
                 )
             for row, value in zip(rows.tolist(), array, strict=True):
-                self._pwrite(file, value.tobytes(), offset + row * width, name)
-        self._pwrite(self._journal, rows.astype("<i8").tobytes(), None, "the journal")
+                self._write(file, value.tobytes(), len(header) + row * width, name)
+        self._told.append(rows.astype("<i8"))
+        if time.monotonic() - self._synced > SYNC_EVERY:
+            self._journal_told()
 
-    def _pwrite(self, file: int, content: bytes, at: int | None, name: str) -> None:
+    def _journal_told(self) -> None:
+        """Notes what was written, once it is on disk and would outlast a power cut."""
+        rows = np.concatenate(self._told) if self._told else np.zeros(0, "<i8")
+        for name, (file, *_) in self._files.items():
+            try:
+                os.fsync(file)
+            except OSError as error:
+                raise SignalsError(f"{_array(self.directory, name)}: {reason(error)}") from error
+        self._write(self._journal, np.stack([rows, ~rows], 1).tobytes(), None, "done")
+        self._told, self._synced = [], time.monotonic()
+
+    def _write(self, file: int, content: bytes, at: int | None, name: str) -> None:
         try:
-            size = os.write(file, content) if at is None else os.pwrite(file, content, at)
+            write_all(file, content, at)
         except OSError as error:
-            raise SignalsError(f"{self.directory}: {name}: {error.strerror}") from error
-        if size != len(content):
-            raise SignalsError(f"{self.directory}: {name}: the disk took only part of a write")
+            path = self.directory / (name if at is None else f"{name}.npy")
+            raise SignalsError(f"{path}: can't be written ({reason(error)})") from error
 
     def close(self) -> None:
-        """Flush to disk and close."""
-        for file in (*(entry[0] for entry in self._files.values()), self._journal):
-            os.fsync(file)
-            os.close(file)
-        self._files = {}
+        """Note what is written, and close; a second call does nothing."""
+        if self._files:
+            try:
+                self._journal_told()
+            finally:
+                for file in (*(entry[0] for entry in self._files.values()), self._journal):
+                    os.close(file)
+                self._files = {}
 
     @staticmethod
     def finish(directory: str | Path) -> None:
@@ -153,10 +180,7 @@ class SignalsWriter:
         missing = int((~_done(directory, manifest.num_rows)).sum())
         if missing:
             raise SignalsError(f"{directory}: {missing} of {manifest.num_rows} rows are missing")
-        found = {}
-        for name in manifest.signals:
-            with _array(directory, name).open("rb") as file:
-                found[name] = hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
+        found = {name: content_digest(_array(directory, name)) for name in manifest.signals}
         _write_manifest(directory, manifest, found)
 
 
@@ -194,12 +218,13 @@ class SignalsStore(Mapping[str, np.ndarray]):
                 "run the same `coincide predict` again to go on"
             )
         self.digests = digests
-        for name in self.manifest.signals:
-            _, offset, width, _ = (0, *_layout(self.manifest, name))
+        _check_arrays(self.directory, self.manifest)
+        for name, digest in digests.items():
             path = _array(self.directory, name)
-            expected = offset + self.manifest.num_rows * width
-            if not path.is_file() or path.stat().st_size != expected:
-                raise SignalsError(f"{path}: missing or truncated; delete {directory} and predict")
+            if not is_as_it_was(path, digest):
+                raise SignalsError(
+                    f"{path}: changed since it was written; delete {directory} and predict again"
+                )
 
     def check(
         self,
@@ -276,23 +301,43 @@ def _array(directory: Path, signal: str) -> Path:
     return directory / f"{signal}.npy"
 
 
-def _layout(manifest: Manifest, signal: str) -> tuple[int, int, np.dtype]:
-    """Bytes before the first row, bytes of a row, dtype."""
+def _layout(manifest: Manifest, signal: str) -> tuple[bytes, int, np.dtype]:
+    """What comes before the first row, bytes of a row, dtype."""
     shape, name = manifest.signals[signal]
     dtype = np.dtype(name)
     header: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
     header["shape"] = (manifest.num_rows, *shape)
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, header)
-    return buffer.tell(), int(np.prod(shape)) * dtype.itemsize, dtype
+    return buffer.getvalue(), math.prod(shape) * dtype.itemsize, dtype
+
+
+def _check_arrays(directory: Path, manifest: Manifest) -> None:
+    """Refuses a store one of whose arrays is missing, cut or grown, or begins differently."""
+    for name in manifest.signals:
+        path = _array(directory, name)
+        header, width, _ = _layout(manifest, name)
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                whole = file.read(len(header)) == header
+        except OSError:
+            whole = False
+        if not whole or size != len(header) + manifest.num_rows * width:
+            raise SignalsError(
+                f"{path}: missing or truncated; delete {directory} and predict again"
+            )
 
 
 def _done(directory: Path, num_rows: int) -> np.ndarray:
+    """Rows that the journals name; what is no row with its complement is no entry."""
     done = np.zeros(num_rows, bool)
     for journal in directory.glob("done.*"):
         content = journal.read_bytes()
-        rows = np.frombuffer(content[: len(content) // 8 * 8], "<i8")
-        done[rows[(rows >= 0) & (rows < num_rows)]] = True
+        rows, complements = (
+            np.frombuffer(content[: len(content) // 16 * 16], "<i8").reshape(-1, 2).T
+        )
+        done[rows[(rows == ~complements) & (rows >= 0) & (rows < num_rows)]] = True
     return done
 
 
@@ -301,18 +346,25 @@ def _read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
     try:
         content = json.loads(path.read_text())
         manifest, digests = Manifest(**content["manifest"]), content["digests"]
+        if content.get("seal") not in (None, _seal(content)):
+            raise ValueError("seal")
         for name in manifest.signals:
             if not name.isidentifier():
                 raise ValueError(name)
             _layout(manifest, name)
         if digests is not None and set(digests) != set(manifest.signals):
             raise ValueError("digests")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SignalsError(f"{path}: a damaged manifest; delete {directory}") from error
     return manifest, digests
 
 
 def _write_manifest(directory: Path, manifest: Manifest, digests: dict[str, str] | None) -> None:
-    aside = directory / f".{MANIFEST}.{os.getpid()}"
-    aside.write_text(json.dumps({"manifest": asdict(manifest), "digests": digests}, indent=1))
-    os.replace(aside, directory / MANIFEST)
+    content = {"manifest": asdict(manifest), "digests": digests}
+    with beside(directory / MANIFEST) as aside:
+        aside.write_text(json.dumps({**content, "seal": _seal(content)}, indent=1))
+
+
+def _seal(content: dict[str, Any]) -> str:
+    told = json.dumps([content["manifest"], content["digests"]], sort_keys=True)
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -9,7 +10,7 @@ import lightning
 from torch import Tensor
 
 from coincide_pl.data.collation import Batch
-from coincide_pl.errors import on_first_process
+from coincide_pl.errors import SignalsError, on_first_process
 from coincide_pl.signals.store import Manifest, SignalsWriter
 
 
@@ -71,3 +72,14 @@ class WriteSignals(lightning.Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         on_first_process(trainer.strategy, lambda: SignalsWriter.finish(self.directory))
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        """Notes what is written, before the run ends early."""
+        if self.writer is not None:
+            with suppress(SignalsError):  # what went wrong before says more
+                self.writer.close()

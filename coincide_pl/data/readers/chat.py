@@ -14,7 +14,8 @@ from coincide_pl.data.readers.conversation import MALFORMED, inside, source_of, 
 from coincide_pl.data.readers.reader import OnUnusable, Reader, identity_of
 from coincide_pl.data.readers.tables import find_files, rows, write_rows
 from coincide_pl.data.records import IMAGE_MARK, Record, Role, Unusable
-from coincide_pl.errors import DataError
+from coincide_pl.errors import DataError, FileError
+from coincide_pl.files import reason
 
 CONVERSATIONS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 """Columns that may hold the conversation, and its keys of sender and content."""
@@ -173,10 +174,14 @@ class ChatDataset(Reader):
             except OSError:
                 there = False
             if not there:
-                target.parent.mkdir(parents=True, exist_ok=True)
                 aside = target.with_name(f".{target.name}.{os.getpid()}")
-                aside.write_bytes(data)
-                os.replace(aside, target)
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    aside.write_bytes(data)
+                    os.replace(aside, target)
+                except OSError as error:
+                    aside.unlink(missing_ok=True)
+                    raise FileError(f"{target}: can't be written ({reason(error)})") from error
         return name
 
     def _source(self, item: dict[str, Any], images: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,8 @@ import numpy as np
 from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.conversation import MALFORMED, trainable
 from coincide_pl.data.records import Record, Records, Unusable, place
-from coincide_pl.errors import DataError
+from coincide_pl.errors import DataError, printable
+from coincide_pl.files import beside, content_digest, is_as_it_was
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +55,8 @@ class Findings:
 
     def text(self) -> Iterator[str]:
         """The lines in the order of the records, ready to be written or printed."""
-        return (
-            line.encode(errors="replace").decode() + "\n" for _, line in sorted(self.lines.items())
-        )
+        for _, line in sorted(self.lines.items()):
+            yield printable(line.encode(errors="replace").decode()) + "\n"
 
 
 class Reader(ABC):
@@ -176,10 +177,12 @@ class Reader(ABC):
         }
         key = hashlib.blake2b(json.dumps(made_from).encode(), digest_size=8).hexdigest()
         path = cache / f"{type(self).__name__}-{key}.arrow"
-        records = Records(path) if path.exists() else None
+        digest = path.with_name(f".{path.name}.digest")
+        records = Records(path) if is_whole(path, digest) else None
         if records is None or not as_left(records):
             log.info("reading %s", stats[0][0] if len(stats) == 1 else f"{len(stats)} files")
             records = self._write(path, made_from)
+            write_text(digest, [content_digest(path)])
         self._tell(records.notes["told"])
         return records
 
@@ -296,14 +299,16 @@ def states(root: Path, names: Iterable[str]) -> dict[str, list[int] | None]:
     return found
 
 
+def is_whole(path: Path, digest: Path) -> bool:
+    """Whether a file of records is there, and what it was when it was written."""
+    with suppress(FileNotFoundError):
+        if is_as_it_was(path, digest.read_text(errors="replace")):
+            return True
+        log.warning("%s: damaged", path)
+    return False
+
+
 def write_text(path: str | Path, pieces: Iterable[str]) -> None:
     """Write a text file beside its place, then put it there."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(pieces)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with beside(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)

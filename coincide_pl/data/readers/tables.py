@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from coincide_pl.data.readers.json_text import json_array, json_items, json_lines
 from coincide_pl.data.readers.reader import write_text
 from coincide_pl.errors import DataError
+from coincide_pl.files import PART, beside
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -160,11 +160,9 @@ def write_rows(files: Sequence[Path], numbers: Iterable[int], target: Path) -> N
         return
     if target.is_dir():
         raise DataError(f"{target}: is there already")
-    target.parent.mkdir(parents=True, exist_ok=True)
     schema = schema_of(files[0])
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    unsorted = target.with_name(f".{target.name}.{os.getpid()}.rows")
-    try:
+    with beside(target) as aside:
+        unsorted = aside.with_suffix(f".rows{PART}")
         with pa.OSFile(str(unsorted), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             places: dict[int, int] = {}
             for number, row in _picked(files, set(order)):
@@ -178,12 +176,6 @@ def write_rows(files: Sequence[Path], numbers: Iterable[int], target: Path) -> N
             )
             write = _write_parquet if files[0].suffix == ".parquet" else _save_to_disk
             write(parts, schema, aside, files[0].parent)
-        os.replace(aside, target)
-    finally:
-        unsorted.unlink(missing_ok=True)
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        aside.unlink(missing_ok=True)
 
 
 def _picked(files: Sequence[Path], wanted: set[int]) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -1,0 +1,221 @@
+"""Write files that are whole or not there, whatever happens, and keep a directory to one run."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from coincide_pl.errors import FileError
+from coincide_pl.interruption import interruption
+
+PART = ".part"
+"""Ends the name of what is still being written, after the machine and the process that write."""
+
+
+@contextmanager
+def beside(target: str | Path) -> Iterator[Path]:
+    """A path to write to, a file or a directory; after the block it is at `target`, and on disk.
+
+    What killed processes left in the folder is removed.
+
+    Args:
+        target: where it belongs; what is there is replaced.
+
+    Raises:
+        FileError: it can't be written; what was at `target` is still there.
+    """
+    target = Path(target)
+    aside = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}{PART}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        yield aside
+        with interruption.held():
+            _put(aside, target)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"{target}: can't be written ({reason(error)})") from error
+    finally:
+        for path in target.parent.glob(f"{glob.escape(aside.stem)}.*"):
+            _remove(path)
+
+
+def _put(aside: Path, target: Path) -> None:
+    for path in [*aside.rglob("*"), aside]:
+        _to_disk(path)
+    if aside.is_dir() and target.exists():  # a directory with files in it is never replaced
+        old = aside.with_suffix(f".old{PART}")
+        os.replace(target, old)
+        os.replace(aside, target)
+        _remove(old)
+    else:
+        os.replace(aside, target)
+    _to_disk(target.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Write some lines at the end of a file, all of them or none; a line that was cut is ended.
+
+    Raises:
+        FileError: it can't be written.
+    """
+    with interruption.held():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a+b", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                cut = b"\n" if size and os.pread(file.fileno(), 1, size - 1) != b"\n" else b""
+                try:
+                    write_all(file.fileno(), cut + text.encode())
+                except OSError:
+                    file.truncate(size)
+                    raise
+        except OSError as error:
+            raise FileError(f"{path}: can't be written ({reason(error)})") from error
+
+
+def write_all(file: int, content: bytes, at: int | None = None) -> None:
+    """Write all of some bytes at a place (default: the file's own), also where the disk takes few.
+
+    Raises:
+        OSError: the disk takes no more.
+    """
+    while content:
+        size = os.write(file, content) if at is None else os.pwrite(file, content, at)
+        content, at = content[size:], None if at is None else at + size
+
+
+def content_digest(path: Path) -> str:
+    """A digest of a file, 32 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
+
+
+def is_as_it_was(path: Path, digest: str) -> bool:
+    """Whether a file has the digest that it had.
+
+    The whole file is read, once: that it was as it should be is kept beside it with its size and
+    times, and believed while these stay.
+    """
+    note = path.with_name(f".{path.name}.seen")
+    now = path.stat()
+    seen = f"{digest} {now.st_size} {now.st_ino} {now.st_mtime_ns} {now.st_ctime_ns}"
+    with suppress(OSError, UnicodeDecodeError):
+        if note.read_text() == seen:
+            return True
+    if content_digest(path) != digest:
+        return False
+    if time.time_ns() - max(now.st_mtime_ns, now.st_ctime_ns) > 1e9:  # or the times may stay
+        with suppress(FileError), beside(note) as aside:  # in a place to read only: again, then
+            aside.write_text(seen)
+    return True
+
+
+def reason(error: BaseException) -> str:
+    """What a disk had against a write."""
+    told = " ".join(str(error).split())
+    number = re.search(r"\(os error (\d+)\)", told)  # as Rust says it
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return os.strerror(int(number[1])) if number else told
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file or the entries of a directory would outlast a power cut."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems can't, for directories
+            os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what processes of this machine left that are there no more."""
+    here = socket.gethostname()
+    for path in folder.glob(f".*.{here}.*{PART}"):
+        process = path.name.split(f".{here}.")[-1].split(".")[0]
+        if process.isdigit() and int(process) != os.getpid() and not _alive(int(process)):
+            _remove(path)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+class Lock:
+    """Keeps a directory to one process: a second one is refused, and told of the first.
+
+    It is a lock of the operating system on the file `.lock`, gone with its process however that
+    ends; the file stays and says nothing by itself. Processes that this one starts don't have it.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        """Takes it.
+
+        Raises:
+            FileError: another process writes there, or nobody can.
+        """
+        path = Path(directory) / ".lock"
+        self._file: int | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise FileError(f"{directory}: can't be written ({reason(error)})") from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            os.close(file)
+            raise FileError(
+                f"{directory}: {holder if holder.isprintable() else 'another process'} "
+                "is writing there; wait for it, or name another directory"
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(file)
+            return
+        self._file = file
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        with suppress(OSError):  # a full disk: then the lock holds, and names nobody
+            os.ftruncate(file, 0)
+            os.pwrite(
+                file, f"process {os.getpid()} on {socket.gethostname()}, since {since},".encode(), 0
+            )
+
+    def release(self) -> None:
+        """Gives it back."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -1,0 +1,109 @@
+"""SIGTERM and Ctrl-C: what is being written is finished, then the command ends with one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import lightning
+
+
+class Interrupted(BaseException):
+    """The command is to end. No `Exception`: nothing on the way may take it for its own failure."""
+
+
+class Interruption:
+    """Whether the command has been asked to end, and whether it may end just now.
+
+    Attributes:
+        asked: the signal that asked, or None.
+        advice: how the user goes on.
+    """
+
+    def __init__(self) -> None:
+        """Nobody has asked yet."""
+        self.asked: int | None = None
+        self.advice = "the same command goes on from here"
+        self._process = os.getpid()
+        self._holding = 0
+        self._in_batches = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes the two signals over, until the block ends."""
+        self.__init__()  # type: ignore[misc]
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+        for one in before:
+            signal.signal(one, self._ask)
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        forked = os.getpid() != self._process
+        if signum == signal.SIGINT and (forked or os.environ.get("LOCAL_RANK", "0") != "0"):
+            return  # a terminal asks all processes; the first one ends the others
+        if forked:
+            os._exit(128 + signum)
+        again, self.asked = self.asked is not None, signum
+        if again or not (self._holding or self._in_batches):
+            raise Interrupted
+
+    def check(self) -> None:
+        """Ends the command here if it has been asked to.
+
+        Raises:
+            Interrupted: so.
+        """
+        if self.asked is not None and not self._holding:
+            raise Interrupted
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A write that is finished first."""
+        self._holding += 1
+        try:
+            yield
+        finally:
+            self._holding -= 1
+        if not self._in_batches:
+            self.check()
+
+    def batches(self, on: bool) -> None:
+        """Whether batches are under way: then the command ends between two of them only."""
+        self._in_batches = on
+
+
+interruption = Interruption()
+"""The process's own."""
+
+
+class EndBetweenBatches(lightning.Callback):
+    """Lets a batch come to its end, with all that is written of it, before the command ends."""
+
+    def _begin(self, *args: Any, **kwargs: Any) -> None:
+        interruption.check()
+        interruption.batches(True)
+
+    on_train_batch_start = on_validation_batch_start = _begin
+    on_test_batch_start = on_predict_batch_start = _begin
+
+    def _end(self, *args: Any, **kwargs: Any) -> None:
+        interruption.batches(False)
+        interruption.check()
+
+    on_train_end = on_validation_end = on_test_end = on_predict_epoch_end = _end
+
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
+        """There is nothing more to come to its end."""
+        interruption.batches(False)

@@ -1,0 +1,104 @@
+"""The processes of a run on one machine: when one is lost, the others end too, and say why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from coincide_pl.errors import ProcessError
+
+EVERY = 0.5
+"""Seconds between two looks at the other processes."""
+PATIENCE = 10.0
+"""Seconds that a process has to end by itself once another one is gone."""
+GO_ON = "the same command goes on from here"
+
+
+class Launcher(_SubprocessScriptLauncher):
+    """Starts the other processes as Lightning's does, and watches them to the end.
+
+    Lightning's own kills everything without a word, and leaves the others behind when the first
+    process is killed.
+    """
+
+    def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Starts the other processes, then calls the function."""
+        kwargs.pop("trainer", None)
+        self.cluster_environment.validate_settings(
+            num_devices=self.num_processes, num_nodes=self.num_nodes
+        )
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+            threading.Thread(target=self._watch, daemon=True).start()
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
+
+    @property
+    def lost(self) -> str | None:
+        """What became of a process that ended before its time, in words."""
+        for rank, process in enumerate(self.procs, 1):
+            if status := process.poll():
+                how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
+                return f"process {process.pid} (rank {rank}) ended with {how}"
+        return None
+
+    def explain(self, error: Exception) -> Exception:
+        """What is behind an error of the main thread: the loss of another process, or itself."""
+        deadline = time.monotonic() + PATIENCE / 2
+        while self.procs and self.lost is None and time.monotonic() < deadline:
+            time.sleep(EVERY / 5)  # it is heard of by its silence before it is known to be gone
+        return ProcessError(f"{self.lost}; {GO_ON}") if self.lost else error
+
+    def end(self) -> None:
+        """Ends the other processes: asks first, with the write in hand in mind, then kills."""
+        for process in self.procs:
+            process.terminate()
+        self.wait()
+        for process in self.procs:
+            process.kill()
+        self.procs = []
+
+    def wait(self) -> None:
+        """Gives the other processes time to come to their end."""
+        deadline = time.monotonic() + PATIENCE / 2
+        for process in self.procs:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, deadline - time.monotonic()))
+
+    def _watch(self) -> None:
+        while self.procs and self.lost is None:
+            time.sleep(EVERY)
+        if not self.procs:
+            return
+        told = self.lost
+        time.sleep(PATIENCE)  # the main thread learns of it where it waits for the others
+        sys.stderr.write(f"error: {told}; {GO_ON}\n")
+        sys.stderr.flush()
+        for process in self.procs:
+            process.kill()
+        os._exit(1)
+
+
+def end_with_parent() -> None:
+    """Ends this process, which another one started, when that one is gone.
+
+    An error of its own is kept back a moment: most often it is that the other one is gone.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
