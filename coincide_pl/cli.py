@@ -309,7 +309,8 @@ def main(args: list[str] | None = None) -> None:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     with interruption.listening():
         try:
-            run(words, args)
+            with interruption.until_the_end():
+                run(words, args)
         except Interrupted:
             if first:
                 sys.stderr.write(f"interrupted: {interruption.advice}\n")

@@ -32,6 +32,7 @@ class Interruption:
         self._process = os.getpid()
         self._holding = 0
         self._in_batches = False
+        self._over = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -49,12 +50,22 @@ class Interruption:
             for one, handler in before.items():
                 signal.signal(one, handler)
 
+    @contextmanager
+    def until_the_end(self) -> Iterator[None]:
+        """When the block ends, so does the command: who asks for it then, asks too late."""
+        try:
+            yield
+        finally:
+            self._over = True
+
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         forked = os.getpid() != self._process
         if signum == signal.SIGINT and (forked or os.environ.get("LOCAL_RANK", "0") != "0"):
             return  # a terminal asks all processes; the first one ends the others
         if forked:
             os._exit(128 + signum)
+        if self._over:
+            return
         again, self.asked = self.asked is not None, signum
         if again or not (self._holding or self._in_batches):
             raise Interrupted
