@@ -78,15 +78,10 @@ def main(pretrained: str | None = None, every: int = 8) -> None:
         print("| --- | ---: | ---: | ---: |")
         first: tuple[np.ndarray, np.ndarray] | None = None
         for number, (name, (threads, size)) in enumerate(SETTINGS.items()):
-            activations, rows = read_and_choose(
-                folder / str(number),
-                folder / "data.json",
-                easy.image_root,
-                pretrained,
-                threads,
-                size,
-            )
-            first = first or (activations, rows)
+            data = (folder / "data.json", easy.image_root)
+            found = read_and_choose(folder / str(number), *data, pretrained, threads, size)
+            activations, rows = found
+            first = first or found
             steps = np.spacing(np.maximum(np.abs(first[0]), np.abs(activations)))
             apart = np.abs(first[0].astype(np.float64) - activations)
             shared = len(np.intersect1d(first[1], rows)) / len(rows)

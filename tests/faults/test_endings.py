@@ -6,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import time
 from dataclasses import dataclass
 
 import pytest
@@ -59,28 +58,34 @@ def test_a_fit_that_starts_afresh_says_how_not_to(runner, walked):
     assert "--ckpt_path=last" in result.line, result.told
 
 
+@dataclass(frozen=True)
+class Hold:
+    """Tells that the place was reached, and stays there."""
+
+    pipe: str
+
+    def __call__(self):
+        with open(self.pipe, "w") as pipe:
+            pipe.write("reached")
+        signal.pause()
+
+
 @pytest.mark.parametrize("stage", ["predict", "fit"])
-def test_a_second_run_on_the_same_output_is_refused_and_told_of_the_first(runner, fresh, stage):
+def test_a_second_run_on_the_same_output_is_refused_and_told_of_the_first(
+    runner, fresh, tmp_path, stage
+):
     if stage == "fit":
         assert runner(*fresh.words("predict")).status == 0
+    os.mkfifo(tmp_path / "pipe")
     place = PREDICT if stage == "predict" else STEP
-    first = runner.start(*fresh.words(stage), fault=AtCall(place, 2, Send(signal.SIGSTOP)))
-    stopped(first.process.pid)
+    first = runner.start(*fresh.words(stage), fault=AtCall(place, 2, Hold(f"{tmp_path}/pipe")))
+    assert (tmp_path / "pipe").read_text() == "reached"
     second = runner(*fresh.words(stage))
     assert second.is_clean, second.told
     assert f"process {first.process.pid} on {os.uname().nodename}, since 20" in second.line
     first.send(signal.SIGKILL)
     first.end()
     assert runner(*fresh.words(stage)).status == 0  # the lock is gone with its holder
-
-
-def stopped(process):
-    """Waits for a process to stop."""
-    while True:
-        with open(f"/proc/{process}/stat") as file:
-            if file.read().rpartition(")")[2].split()[0] == "T":
-                return
-        time.sleep(0.01)
 
 
 @dataclass(frozen=True)
