@@ -126,6 +126,8 @@ def stores_read(folder: Path, config: dict[str, Any]) -> tuple[list[str], bool]:
     file = selection_file(folder, config)
     made_from = Selection.load(file).made_from if file.is_file() else {}
     needed = set(made_from["signals"].split(" + ")) if "signals" in made_from else set()
+    if noted is None and not needed:  # an older run: what its model read, no selection tells
+        return ([] if file.is_file() else named), True
     read = list(noted["signals"]) if noted else []
     if needed <= set(noted["signals"].values() if noted else ()):
         return read, noted is not None or not named

@@ -114,13 +114,13 @@ def test_what_a_fit_has_read_counts(runs, finished, tmp_path):
     run = FinishedRun.load(tmp_path / "coincide0")
     assert (run.seconds["clip predict"], run.whole) == (9, True)
     random = finished("old", "Random", answers(a=1, b=1), [("fit", 1)])
-    for name, whole in (("coincide0", True), ("old", False)):
+    for name, reads in (("coincide0", True), ("old", False)):
         (tmp_path / name / "inputs.json").unlink()
         config = yaml.safe_load((tmp_path / name / "fit.yaml").read_text())
         config["data"]["init_args"]["signals"] = signals
         (tmp_path / name / "fit.yaml").write_text(yaml.safe_dump(config))
         run = FinishedRun.load(tmp_path / name)
-        assert ("signals predict" in run.seconds, run.whole) == (whole, whole)
+        assert ("signals predict" in run.seconds, run.whole) == (reads, True)
     inputs_of(tmp_path / "coincide0", {})  # its selection was handed to it
     assert "signals predict" in FinishedRun.load(tmp_path / "coincide0").seconds
     (tmp_path / "old/inputs.json").write_text("[]")
