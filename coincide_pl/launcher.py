@@ -21,6 +21,8 @@ EVERY = 0.5
 """Seconds between two looks at the other processes."""
 PATIENCE = 10.0
 """Seconds that a process has to end by itself once another one is gone."""
+PARENT = "COINCIDE_PL_PARENT"
+"""The environment variable that tells a process which one started it."""
 GO_ON = "the same command goes on from here"
 
 
@@ -38,6 +40,7 @@ class Launcher(_SubprocessScriptLauncher):
             num_devices=self.num_processes, num_nodes=self.num_nodes
         )
         if not self.cluster_environment.creates_processes_externally:
+            os.environ[PARENT] = str(os.getpid())
             self._call_children_scripts()
             threading.Thread(target=self._watch, daemon=True).start()
         _set_num_threads_if_needed(num_processes=self.num_processes)
@@ -94,7 +97,7 @@ def end_with_parent() -> None:
 
     An error of its own is kept back a moment: most often it is that the other one is gone.
     """
-    parent = os.getppid()
+    parent = int(os.environ.get(PARENT) or os.getppid())  # it may be gone already
 
     def watch() -> None:
         while os.getppid() == parent:
