@@ -6,6 +6,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -140,3 +142,21 @@ def undo(journey, stage):
     for name in OUTPUT[stage]:
         path = journey.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_anything_has_begun(signum):
+    """While libraries load."""
+    code = (
+        "import os, signal, sys, coincide_pl.__main__ as m\n"
+        "class Sender:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'coincide_pl.cli': os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "sys.meta_path.insert(0, Sender())\n"
+        "m.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(int(signum))], capture_output=True, text=True
+    )
+    assert done.returncode == 128 + signum
+    assert done.stderr == "interrupted: nothing had begun\n"
