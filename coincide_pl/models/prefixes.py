@@ -57,11 +57,13 @@ def shares(model: PreTrainedModel, batch: Batch) -> bool:
     if batch.prefix is None:
         return False
     signature = inspect.signature(model.forward).parameters
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    text = model.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     return (
         "position_ids" in signature
         and not any(name in signature for name in TOKEN_TYPES)
         and kinds == {"full_attention"}
+        and not getattr(text, "sliding_window", None)
     )
 
 

@@ -1,6 +1,6 @@
 # The experiment, stage by stage. A stage whose mark is there is not run again; one that was
-# interrupted goes on where it was. SIZE=full is the whole grid, SIZE=quick a quarter of an hour on
-# two cores; SEEDS and FRACTIONS make it smaller, JOBS is how many cells run at a time.
+# interrupted goes on where it was. SIZE=full is the whole grid, SIZE=quick the main table
+# on a fifth of the data; SEEDS and FRACTIONS make it smaller, JOBS is how many cells run at a time.
 BIN ?= .venv/bin
 SIZE ?= full
 RUN ?= runs/compositions
