@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import yaml
+from notes import inputs_of, stages_of
 
 from coincide_pl.selection import Selection
 
@@ -45,18 +46,3 @@ def finished(tmp_path):
         return str(folder)
 
     return write
-
-
-def inputs_of(folder, signals, start="m"):
-    """Writes `inputs.json`."""
-    (folder / "inputs.json").write_text(json.dumps({"model": start, "signals": signals}))
-
-
-def stages_of(folder, stages):
-    """Writes `stages.jsonl`: (stage, seconds), or (stage, seconds, whether it came to its end)."""
-    folder.mkdir(exist_ok=True)
-    lines = [
-        {"stage": stage, "seconds": seconds, "finished": not rest or rest[0]}
-        for stage, seconds, *rest in stages
-    ]
-    (folder / "stages.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import yaml
-from conftest import inputs_of, stages_of
+from notes import inputs_of, stages_of
 
 from coincide_pl.errors import CoincideError
 from coincide_pl.reporting.compare import compare, compared, load, unknown
