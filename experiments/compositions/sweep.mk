@@ -5,38 +5,24 @@
 include experiments/compositions/stages.mk
 .DEFAULT_GOAL := signals
 
-data.selector ?= random
-data.fraction ?= 0.2
-seed ?= 0
+include experiments/cell.mk
+
 option ?=
 NAME := $(data.selector)-$(data.fraction)-$(seed)
 CELL := $(if $(option),$(SWEEP)/ablations/$(NAME)-$(subst =,-,$(option)),$(CELLS)/$(NAME))
 LAYERS := $(patsubst layers=%,%,$(filter layers=%,$(option)))
-ifdef WANDB_SWEEP_ID
-export WANDB_RESUME := allow  # fit and test are one run of the sweep
-endif
-
-# Which stores each method reads.
-READS_clip_score := clip
-READS_el2n := reference
-READS_perplexity := reference
-READS_semdedup := reference
-READS_d2_pruning := reference
-READS_self_sup := reference
-READS_self_filter := clip self_filter
 READS_coincide := $(if $(LAYERS),layers-$(LAYERS),reference)
+READS := $(READS_$(data.selector))
+STORE_layers-$(LAYERS) := $(SWEEP)/layers-$(LAYERS)
 OPTIONS_coincide := --data.selector.num_clusters=$(CLUSTERS) --data.selector.seed=$(seed) \
   $(if $(LAYERS),,$(option:%=--data.selector.%))
 OPTIONS_semdedup := --data.selector.num_clusters=$(CLUSTERS) --data.selector.seed=$(seed)
 OPTIONS_self_sup := --data.selector.num_clusters=100 --data.selector.seed=$(seed)
 OPTIONS_random := --data.selector.seed=$(seed)
 
-READS := $(READS_$(data.selector))
-STORES := $(foreach store,$(READS),$(SWEEP)/$(store)$(if $(filter self_filter,$(store)),/signals))
-space := $(empty) $(empty)
 CHOICE = $(DATA) --config configs/selectors/$(data.selector).yaml \
   $(OPTIONS_$(data.selector)) --data.fraction=$(data.fraction) \
-  --data.signals=[$(subst $(space),$(comma),$(strip $(STORES)))] \
+  --data.signals=$(STORES) \
   --seed_everything=$(seed) --trainer.default_root_dir=$(CELL)
 
 .PHONY: cell

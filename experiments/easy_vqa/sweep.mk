@@ -5,41 +5,17 @@
 include experiments/easy_vqa/stages.mk
 .DEFAULT_GOAL := signals
 
-data.selector ?= random
-data.fraction ?= 0.2
-seed ?= 0
-SWEEP := $(RUN)/sweep
-CELL := $(SWEEP)/cells/$(data.selector)-$(data.fraction)-$(seed)
-SIGNALS := [activations,el2n,perplexity,aum,last_token,mean_token]
-ifdef WANDB_SWEEP_ID
-export WANDB_RESUME := allow  # fit and test are one run of the sweep
-endif
+include experiments/cell.mk
 
-# Which stores each method reads.
-READS_clip_score := clip
-READS_el2n := reference
-READS_perplexity := reference
-READS_semdedup := reference
-READS_d2_pruning := reference
-READS_self_sup := reference
-READS_self_filter := clip self_filter
-READS_coincide := reference
-STORE_reference := $(SWEEP)/reference
-STORE_clip := $(SWEEP)/clip
-STORE_self_filter := $(SWEEP)/self_filter/signals
+CELL := $(SWEEP)/cells/$(data.selector)-$(data.fraction)-$(seed)
 OPTIONS_coincide := --data.selector.num_clusters=584 --data.selector.seed=$(seed)
 # The states at the last token differ little here: more clusters than these collapse into one.
 OPTIONS_semdedup := --data.selector.num_clusters=20 --data.selector.seed=$(seed)
 OPTIONS_self_sup := --data.selector.num_clusters=100 --data.selector.seed=$(seed)
 OPTIONS_random := --data.selector.seed=$(seed)
 
-READS := $(READS_$(data.selector))
-STORES := $(foreach store,$(READS),$(STORE_$(store)))
-empty :=
-space := $(empty) $(empty)
-comma := ,
 CHOICE = --config configs/selectors/$(data.selector).yaml $(OPTIONS_$(data.selector)) \
-  --data.fraction=$(data.fraction) --data.signals=[$(subst $(space),$(comma),$(strip $(STORES)))] \
+  --data.fraction=$(data.fraction) --data.signals=$(STORES) \
   --seed_everything=$(seed) --trainer.default_root_dir=$(CELL)
 
 .PHONY: signals cell pictures

@@ -6,34 +6,12 @@ EXPERIMENT ?= experiments/llava15
 include $(EXPERIMENT)/stages.mk
 .DEFAULT_GOAL := all-signals
 
-data.selector ?= random
-data.fraction ?= 0.2
-seed ?= 0
-CELL := $(RUN)/sweep/cells/$(data.selector)-$(data.fraction)-$(seed)
-SIGNALS := [activations,el2n,perplexity,aum,last_token,mean_token]
-ifdef WANDB_SWEEP_ID
-export WANDB_RESUME := allow  # fit and test are one run of the sweep
-endif
+include experiments/cell.mk
 
-READS_clip_score := clip
-READS_el2n := reference
-READS_perplexity := reference
-READS_semdedup := reference
-READS_d2_pruning := reference
-READS_self_sup := reference
-READS_self_filter := clip self_filter
-READS_coincide := reference
-STORE_reference := $(RUN)/sweep/reference
-STORE_clip := $(RUN)/sweep/clip
-STORE_self_filter := $(RUN)/sweep/self_filter/signals
+CELL := $(RUN)/sweep/cells/$(data.selector)-$(data.fraction)-$(seed)
 SEEDED := random semdedup self_sup coincide
 CLUSTERS_coincide := --data.selector.num_clusters=$(CLUSTERS)
 CLUSTERS_semdedup := --data.selector.num_clusters=$(CLUSTERS)
-
-STORES := $(foreach store,$(READS_$(data.selector)),$(STORE_$(store)))
-empty :=
-space := $(empty) $(empty)
-comma := ,
 
 .PHONY: all-signals cell
 all-signals: $(RUN)/sweep/reference/.sealed $(RUN)/sweep/clip/.sealed $(RUN)/sweep/self_filter/.sealed
@@ -64,6 +42,6 @@ $(CELL)/model/config.json: $(START)/config.json
 	  $(CLUSTERS_$(data.selector)) \
 	  $(if $(filter $(data.selector),$(SEEDED)),--data.selector.seed=$(seed)) \
 	  --data.fraction=$(data.fraction) --seed_everything=$(seed) \
-	  --data.signals=[$(subst $(space),$(comma),$(strip $(STORES)))] \
+	  --data.signals=$(STORES) \
 	  --model.pretrained=$(START) --trainer.accumulate_grad_batches=$(ACCUMULATE) \
 	  --trainer.default_root_dir=$(CELL) $(OPTIONS) $(FIT_OPTIONS)

@@ -1,0 +1,28 @@
+# What a cell of every sweep is given, and which signals each method reads; included by sweep.mk of
+# an experiment, after its stages.
+data.selector ?= random
+data.fraction ?= 0.2
+seed ?= 0
+ifdef WANDB_SWEEP_ID
+export WANDB_RESUME := allow  # fit and test are one run of the sweep
+endif
+
+SWEEP := $(RUN)/sweep
+SIGNALS := [activations,el2n,perplexity,aum,last_token,mean_token]
+READS_clip_score := clip
+READS_el2n := reference
+READS_perplexity := reference
+READS_semdedup := reference
+READS_d2_pruning := reference
+READS_self_sup := reference
+READS_self_filter := clip self_filter
+READS_coincide := reference
+READS := $(READS_$(data.selector))
+STORE_reference := $(SWEEP)/reference
+STORE_clip := $(SWEEP)/clip
+STORE_self_filter := $(SWEEP)/self_filter/signals
+empty :=
+space := $(empty) $(empty)
+comma := ,
+# The stores as a list for --data.signals.
+STORES = [$(subst $(space),$(comma),$(strip $(foreach store,$(READS),$(STORE_$(store)))))]
