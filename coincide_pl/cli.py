@@ -342,7 +342,8 @@ def run(words: list[str], args: list[str] | None) -> None:
             end_with_parent()
         Command(args)
         return
-    parser = Parser(prog=f"coincide {words[0]}", description=FUNCTIONS[words[0]].__doc__)
+    about = (FUNCTIONS[words[0]].__doc__ or "").partition("Args:")[0]  # each option has its own
+    parser = Parser(prog=f"coincide {words[0]}", description=about)
     parser.add_argument("--config", action="config")
     function = FUNCTIONS[words[0]]
     known = inspect.signature(function).parameters
