@@ -24,7 +24,7 @@ from transformers import (
 
 from coincide_pl.models.anatomy import attention_outputs, parameters
 from coincide_pl.models.lora import LoRA, add_lora
-from coincide_pl.models.prefixes import _run
+from coincide_pl.models.prefixes import outputs_of
 from coincide_pl.reporting.tables import Table
 
 CLIP = CLIPVisionConfig(
@@ -110,7 +110,7 @@ def reading(name: str, text_tokens: int, layers: list[int]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.model.get_image_features(pixel_values=given.pop("pixel_values"))
         text = model.model.language_model
-        _run(text, attention_outputs(model, layers), None, {**given, "use_cache": False})
+        outputs_of(text, attention_outputs(model, layers), None, {**given, "use_cache": False})
     return counter.get_total_flops()
 
 

@@ -41,7 +41,7 @@ def run_until(
         if not shares(model, batch):
             inputs = model_inputs(model, batch)
             with shared_images(model, batch):
-                found = _run(model, projections, head, {**inputs, "use_cache": False})
+                found = outputs_of(model, projections, head, {**inputs, "use_cache": False})
         else:
             found = _run_shared(model, projections, head, batch)
     outputs, states = found[: len(projections)], found[len(projections) :]
@@ -90,7 +90,7 @@ def _run_shared(
     begin.input_ids[~real] = _no_image(batch)
     cache = DynamicCache(config=model.config.get_text_config())
     with shared_images(model, begin):
-        first = _run(
+        first = outputs_of(
             model,
             projections,
             head,
@@ -108,7 +108,7 @@ def _run_shared(
     there = after < total[:, None]
     last = batch.input_ids.shape[1] - 1
     ids = batch.input_ids.gather(1, after.clamp(max=last))
-    second = _run(
+    second = outputs_of(
         model,
         projections,
         head,
@@ -144,13 +144,23 @@ def _no_image(batch: Batch) -> int:
     return int(batch.input_ids[0, 0])
 
 
-def _run(
-    model: PreTrainedModel,
+def outputs_of(
+    model: nn.Module,
     projections: Sequence[nn.Module],
     head: nn.Module | None,
     inputs: dict[str, Any],
 ) -> list[Tensor]:
-    """The output of each module, and last what the head would read, where there is one."""
+    """Run a model until all that is wanted has run.
+
+    Args:
+        model: any module that holds the others.
+        projections: modules that each run once in a forward pass.
+        head: the language-model head, before which to stop, where its input is wanted.
+        inputs: the model's arguments.
+
+    Returns:
+        The output of each projection, and last what the head would read, where there is one.
+    """
     outputs: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, _: Any, output: Tensor) -> None:

@@ -128,6 +128,7 @@ def reference(
     num_samples: int = 4000,
     token_budget: int = 16384,
     num_workers: int = 0,
+    share: bool = True,
 ) -> None:
     """Samples a second of the reference pass, against the plain loop.
 
@@ -138,6 +139,7 @@ def reference(
         num_samples: of easy-VQA's 38,575 training questions, in file order.
         token_budget: tokens of a batch.
         num_workers: processes that read and encode, in both.
+        share: run a beginning that samples share once, in ours.
     """
     global DTYPE
     DTYPE = getattr(torch, dtype)
@@ -162,7 +164,9 @@ def reference(
 
     def ours() -> Iterator[Any]:
         loader = DataLoader(batches, batch_size=None, sampler=plan, num_workers=num_workers)
-        return moved(iter(loader))
+        for batch in moved(iter(loader)):
+            batch.prefix = batch.prefix if share else None
+            yield batch
 
     plain = Plain(records, encoder)
 

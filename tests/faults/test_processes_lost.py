@@ -44,6 +44,14 @@ class Lose:
         time.sleep(self.work)
 
 
+class CtrlC:
+    """Sends all processes of a run what a terminal sends them."""
+
+    def __call__(self):
+        for process in (*children(), os.getpid()):
+            os.kill(process, signal.SIGINT)
+
+
 def ends(process):
     """Whether a process comes to its end within a minute."""
     try:
@@ -57,7 +65,7 @@ def ends(process):
 
 
 def test_a_lost_process_ends_the_others_within_a_minute(runner, whole, walked, tmp_path):
-    """Four runs of two processes at once: their starts are most of the time."""
+    """Five runs of two processes at once: their starts are most of the time."""
     new = replace(walked, folder=tmp_path / "new")
     choose = [word for word in walked.words("select", *TWO) if "fraction" not in word]
     saving = "coincide_pl.selection.selection:Selection.save"
@@ -76,6 +84,8 @@ def test_a_lost_process_ends_the_others_within_a_minute(runner, whole, walked, t
             AtCall(STEP, 2, Send(signal.SIGTERM)),
         ),
     }
+    typed = replace(walked, folder=tmp_path / "typed")
+    runs["typed"] = (typed.words("predict", *TWO), AtCall(PREDICT, 2, CtrlC()))
     under_way = {
         name: runner.start(*words, fault=All((HURRY, fault)))
         for name, (words, fault) in runs.items()
@@ -92,9 +102,13 @@ def test_a_lost_process_ends_the_others_within_a_minute(runner, whole, walked, t
     assert ended["asked"].status == 143, ended["asked"].told
     assert ended["asked"].is_clean, ended["asked"].told
     assert (tmp_path / "d/checkpoints/last.ckpt").is_file()
-    again = runner(*new.words("predict"))
-    assert again.status == 0, again.told
-    assert new.digests().items() <= whole.digests().items()
+    assert ended["typed"].status == 130, ended["typed"].told
+    assert ended["typed"].is_clean, ended["typed"].told
+    assert ended["typed"].line == "interrupted: the same command goes on from here"
+    for walk in (new, typed):
+        again = runner(*walk.words("predict"))
+        assert again.status == 0, again.told
+        assert walk.digests().items() <= whole.digests().items()
 
 
 def test_a_lost_reader_of_data_is_told_of(runner, walked):

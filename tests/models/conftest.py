@@ -15,3 +15,10 @@ def llava15(tmp_path_factory):
     out = tmp_path_factory.mktemp("convert") / "llava15"
     convert(str(LLAVA / "llava-v1.5-tiny"), str(out))
     return str(out)
+
+
+@pytest.fixture(scope="session")
+def tinyllava(tmp_path_factory):
+    out = tmp_path_factory.mktemp("convert") / "tinyllava"
+    convert(str(TINY / "tinyllava-2.0b-tiny"), str(out))
+    return str(out)

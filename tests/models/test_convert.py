@@ -26,13 +26,6 @@ PARITY = Path(__file__).parents[1] / "data" / "parity"
 LLAVA, TINY = PARITY / "llava15", PARITY / "tinyllava"
 
 
-@pytest.fixture(scope="module")
-def tinyllava(tmp_path_factory):
-    out = tmp_path_factory.mktemp("convert") / "tinyllava"
-    convert(str(TINY / "tinyllava-2.0b-tiny"), str(out))
-    return str(out)
-
-
 def test_pixels_are_the_originals(llava15):
     encoder = Encoder(load_processor(llava15))
     for name, pixels in np.load(LLAVA / "expected_pixels.npz").items():

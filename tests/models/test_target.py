@@ -3,12 +3,14 @@
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.errors import ModelError
 from coincide_pl.models import CosineWithWarmup, LoRA, TargetModule
+from coincide_pl.models.anatomy import decoder_layers
 from coincide_pl.models.images import model_inputs
 from coincide_pl.models.loading import load_model, save_checkpoint
 from coincide_pl.models.optimization import parameter_groups
@@ -145,6 +147,23 @@ def test_gradient_checkpointing_changes_no_gradient(tiny, batches):
         gradients.append([p.grad for p in module.parameters() if p.grad is not None])
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, again)
+
+
+# torch looks at the .grad of whatever it traces.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_layers_change_no_loss(tiny, batches, monkeypatch):
+    compiled = []
+
+    def plainly(layer):  # traced and run as it is, for no compiler is needed to see that it is used
+        compiled.append(layer)
+        torch.nn.Module.compile(layer, backend="eager")
+
+    monkeypatch.setattr(LlamaDecoderLayer, "compile", plainly)
+    module = module_with(tiny, compile_layers=True)
+    assert compiled == list(decoder_layers(module.model))
+    for rows in ([0, 1], [0, 1, 2]):
+        batch = batches[rows]
+        torch.testing.assert_close(loss_of(module, batch), loss_of(module_with(tiny), batch))
 
 
 def test_the_tiny_model_is_a_checkpoint_like_any_other(tmp_path):
