@@ -7,6 +7,7 @@ are plain functions with the same kind of options and configs.
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -49,6 +50,12 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["description"] = kwargs.get("description") or __doc__
         super().__init__(*args, **kwargs)
+
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
+        """Parses; `null` given to a class inside a class comes here, from jsonargparse, as None."""
+        if getattr(self, "_inner_parser", False) and args:
+            args = [re.sub("=None$", "=null", arg) for arg in args]
+        return super().parse_args(args, *others, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Prints the line and exits with status 2."""

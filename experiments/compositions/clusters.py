@@ -96,6 +96,9 @@ def features(
         yield f"{half} half", part(whole, depth, range(depth), half), k
     for layer in range(depth):
         yield f"layer {own.manifest.layers[layer]}", part(whole, depth, [layer]), k
+    every = range(1, depth, 2)
+    named = " and ".join(str(own.manifest.layers[layer]) for layer in every)
+    yield f"layers {named}", part(whole, depth, every), k
     for other in (57, 3 * k):
         yield f"K = {other}", whole, other
     for name, store in opened.items():

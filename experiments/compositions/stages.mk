@@ -12,7 +12,6 @@ ifeq ($(SIZE),quick)
 COUNT := 12000
 EVALUATION := 2000
 CAPTIONS := 20000
-START_EPOCHS := 2
 EPOCHS := 6
 CLUSTERS := 182
 SEEDS ?= [0]
@@ -21,19 +20,26 @@ else
 COUNT := 60000
 EVALUATION := 4000
 CAPTIONS := 60000
-START_EPOCHS := 1
 EPOCHS := 4
 CLUSTERS := 909
 SEEDS ?= [0,1,2,3,4]
 FRACTIONS ?= [0.05,0.1,0.2,0.4]
 endif
 
+ABLATED ?= $(SEEDS)
+START_EPOCHS := 5
+REFERENCE_EPOCHS := 8
+# COINCIDE's options that did best on the validation set (ablations.yaml).
+CHOSEN := temperature=1 num_clusters=200
+
 SMALL := --hidden_size=48 --num_layers=4 --vision_hidden_size=64
 LARGE := --hidden_size=96 --num_layers=3 --vision_hidden_size=96
 SWEEP := $(RUN)/sweep
 CELLS := $(SWEEP)/cells
+ABLATIONS := $(SWEEP)/ablations
 DATA := --data.train.path=$(RUN)/data/train.json
 TEST := --data.test.path=$(RUN)/data/test.json
+VALIDATION := --data.test.path=$(RUN)/data/val.json
 SIGNALS := [activations,el2n,perplexity,aum,last_token,mean_token]
 # Every stage has as many threads as a cell of the grid.
 THREADS := $(shell echo $$((($$(nproc) + $(JOBS) - 1) / $(JOBS))))
@@ -63,10 +69,18 @@ comparison:
 	$(LIGHTNING) compare $(CELLS)/* $(RUN)/all --output=$(RUN)/comparison
 	$(LIGHTNING) report $(CELLS)/coincide-0.2-0 --output=$(RUN)/report.html
 
-ablations: comparison
-	$(GRID) --sweep=$(HERE)/ablations.yaml --only='{seed: $(SEEDS)}'
-	$(LIGHTNING) compare $(SWEEP)/ablations/* $(CELLS)/coincide-0.2-* $(CELLS)/random-0.2-* \
-	  $(CELLS)/all-* $(RUN)/all --output=$(RUN)/ablations
+# The validation set tells which options are the chosen ones.
+ablations: signals $(ABLATIONS)/all/results.json
+	$(GRID) --sweep=$(HERE)/ablations.yaml --only='{seed: $(ABLATED)}'
+	$(LIGHTNING) compare $(ABLATIONS)/* --output=$(RUN)/ablations
+
+# The run on all data once more, on the validation set.
+$(ABLATIONS)/all/results.json: $(RUN)/all/results.json
+	mkdir -p $(@D)
+	cp -r $(<D)/. $(@D)
+	rm $@
+	$(LIGHTNING) test --config $(HERE)/test.yaml $(VALIDATION) --model.pretrained=$(@D)/model \
+	  --trainer.default_root_dir=$(@D)
 
 $(RUN)/data/test.json:
 	$(BIN)/python $(HERE)/generate.py --output=$(@D) --count=$(COUNT) --evaluation=$(EVALUATION)
@@ -91,7 +105,7 @@ $(RUN)/reference/model/config.json: $(RUN)/start-reference/model/config.json $(R
 	$(LIGHTNING) fit --config $(HERE)/target.yaml $(DATA) \
 	  --model.pretrained=$(RUN)/start-reference/model \
 	  --config configs/selectors/random.yaml --data.selector.seed=1 --data.fraction=0.1 \
-	  --trainer.max_epochs=$(EPOCHS) --trainer.default_root_dir=$(RUN)/reference
+	  --trainer.max_epochs=$(REFERENCE_EPOCHS) --trainer.default_root_dir=$(RUN)/reference
 
 $(RUN)/all/model/config.json: $(RUN)/start-target/model/config.json $(RUN)/data/test.json
 	$(LIGHTNING) fit --config $(HERE)/target.yaml $(DATA) --config configs/selectors/all.yaml \

@@ -1,26 +1,34 @@
 # One cell of the sweep:
 #   make -f experiments/compositions/sweep.mk cell data.selector=el2n data.fraction=0.2 seed=0
 # RUN, SIZE and BIN are those of stages.mk, which makes the signals that all cells read. `option`
-# is one of COINCIDE's, such as option=temperature=1, or layers=1, the layers whose activations count.
+# is one of COINCIDE's, or several, such as option=temperature=1+num_clusters=200; layers=1,3 are the
+# layers whose activations count. A cell with options answers the validation set.
 include experiments/compositions/stages.mk
 .DEFAULT_GOAL := signals
 
 include experiments/cell.mk
 
 option ?=
+OPTIONS := $(subst +, ,$(option))
 NAME := $(data.selector)-$(data.fraction)-$(seed)
-CELL := $(if $(option),$(SWEEP)/ablations/$(NAME)-$(subst =,-,$(option)),$(CELLS)/$(NAME))
-LAYERS := $(patsubst layers=%,%,$(filter layers=%,$(option)))
-READS_coincide := $(if $(LAYERS),layers-$(LAYERS),reference)
+CELL := $(if $(option),$(ABLATIONS)/$(subst =,-,$(option))-$(seed),$(CELLS)/$(NAME))
+ASKED := $(if $(option),$(VALIDATION),$(TEST))
+ALL := $(if $(option),$(ABLATIONS)/all,$(RUN)/all)
+LAYERS := $(patsubst layers=%,%,$(filter layers=%,$(OPTIONS)))
+OWN := layers-$(subst $(comma),-,$(LAYERS))
+READS_coincide := $(if $(LAYERS),$(OWN),reference)
 READS := $(READS_$(data.selector))
-STORE_layers-$(LAYERS) := $(SWEEP)/layers-$(LAYERS)
+STORE_$(OWN) := $(SWEEP)/$(OWN)
 OPTIONS_coincide := --data.selector.num_clusters=$(CLUSTERS) --data.selector.seed=$(seed) \
-  $(if $(LAYERS),,$(option:%=--data.selector.%))
+  $(patsubst %,--data.selector.%,$(filter-out layers=%,$(OPTIONS)))
+# The options that did best on the validation set.
+READS_coincide_chosen := $(READS_coincide)
+OPTIONS_coincide_chosen := $(OPTIONS_coincide) $(CHOSEN:%=--data.selector.%)
 OPTIONS_semdedup := --data.selector.num_clusters=$(CLUSTERS) --data.selector.seed=$(seed)
 OPTIONS_self_sup := --data.selector.num_clusters=100 --data.selector.seed=$(seed)
 OPTIONS_random := --data.selector.seed=$(seed)
 
-CHOICE = $(DATA) --config configs/selectors/$(data.selector).yaml \
+CHOICE = $(DATA) --config configs/selectors/$(data.selector:%_chosen=%).yaml \
   $(OPTIONS_$(data.selector)) --data.fraction=$(data.fraction) \
   --data.signals=$(STORES) \
   --seed_everything=$(seed) --trainer.default_root_dir=$(CELL)
@@ -29,7 +37,7 @@ CHOICE = $(DATA) --config configs/selectors/$(data.selector).yaml \
 cell: $(CELL)/results.json
 
 # The activations of some layers alone.
-$(SWEEP)/layers-$(LAYERS)/.sealed: $(RUN)/reference/model/config.json
+$(SWEEP)/$(OWN)/.sealed: $(RUN)/reference/model/config.json
 	$(LIGHTNING) predict --config $(HERE)/predict.yaml $(DATA) --model.layers='[$(LAYERS)]' \
 	  --data.signals=$(@D) --model.pretrained=$(RUN)/reference/model \
 	  --trainer.default_root_dir=$(@D)
@@ -42,7 +50,7 @@ $(CELL)/model/config.json: $(CELL)/selection.safetensors $(RUN)/start-target/mod
 	$(LIGHTNING) fit --config $(HERE)/target.yaml $(CHOICE) --data.seed=$(seed) \
 	  --model.pretrained=$(RUN)/start-target/model --trainer.max_epochs=$(EPOCHS)
 
-$(CELL)/results.json: $(CELL)/model/config.json $(RUN)/all/results.json
-	$(LIGHTNING) test --config $(HERE)/test.yaml $(TEST) --model.pretrained=$(CELL)/model \
-	  --trainer.callbacks=coincide_pl.evaluation.Evaluate --trainer.callbacks.full=$(RUN)/all \
+$(CELL)/results.json: $(CELL)/model/config.json $(ALL)/results.json
+	$(LIGHTNING) test --config $(HERE)/test.yaml $(ASKED) --model.pretrained=$(CELL)/model \
+	  --trainer.callbacks=coincide_pl.evaluation.Evaluate --trainer.callbacks.full=$(ALL) \
 	  --trainer.default_root_dir=$(CELL)

@@ -8,11 +8,13 @@ and T_i is its mean over j ≠ i. Each proxy S is correlated with T over the clu
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from clusters import part
 from jsonargparse import auto_cli
 from rich.console import Console
 from rich.progress import track
@@ -37,6 +39,7 @@ PROXIES: dict[str, dict[str, Any]] = {
     "visual half, up to 0.9": {"modality": "visual"},
     "visual half, plain mean": {"modality": "visual", "exclude_above": None},
 }
+HALVES = ("text", "visual", "both")
 
 
 def transfer(
@@ -71,6 +74,7 @@ def transfer(
     records = LlavaJson(data, source_field="composition").records(cache_dir)
     store = SignalsStore(signals, data=records.fingerprint)
     found = spherical_kmeans(store["activations"], num_clusters, seed=seed)
+    depth = len(store.manifest.layers)
     kept = np.flatnonzero(np.bincount(found.labels, minlength=num_clusters) >= samples + probes)
     losses = Path(f"{output}.npz")
     if not losses.is_file():
@@ -91,13 +95,20 @@ def transfer(
     measured = told.sum(1) / (len(kept) - 1)
     lines = []
     for name, options in PROXIES.items():
-        proxy = proxies(found, len(store.manifest.layers), options)[kept]
+        proxy = proxies(found, depth, options)[kept]
         lines.append([name, *(interval(measured, proxy, ranks) for ranks in (False, True))])
     header = ["proxy", "Pearson [95 %]", "Spearman [95 %]"]
     table = Table(f"Proxy against measured transfer, {len(kept)} clusters", header, lines)
-    write_text(Path(f"{output}.md"), table.markdown())
-    draw(measured, proxies(found, len(store.manifest.layers), {})[kept], Path(f"{output}.png"))
-    Console(width=120).print(table.rich())
+    pairs = Table(
+        "Cosine of two centroids against transfer from one to the other",
+        ["halves", *header[1:]],
+        [[half, *of_pairs(told, found.centroids[kept], half, depth)] for half in HALVES],
+    )
+    write_text(Path(f"{output}.md"), table.markdown() + "\n" + pairs.markdown())
+    draw(measured, proxies(found, depth, {})[kept], Path(f"{output}.png"))
+    console = Console(width=120)
+    console.print(table.rich())
+    console.print(pairs.rich())
 
 
 def measure(
@@ -141,17 +152,48 @@ def proxies(found: Clusters, depth: int, options: dict[str, Any]) -> np.ndarray:
     return np.asarray(transferability(found.centroids, depth, **options))
 
 
-def interval(a: np.ndarray, b: np.ndarray, ranks: bool, resamples: int = 5000) -> str:
-    """Correlation over clusters, with its bootstrap interval."""
+def interval(a: np.ndarray, b: np.ndarray, ranks: bool) -> str:
+    """Correlation over clusters, [K] both, with its bootstrap interval."""
     if np.ptp(b) == 0:
         return "the same for all"
     if ranks:
         a, b = (one.argsort().argsort().astype(float) for one in (a, b))
-    random = np.random.default_rng(0)
-    drawn = random.integers(0, len(a), (resamples, len(a)))
-    told = [np.corrcoef(a[rows], b[rows])[0, 1] for rows in drawn]
-    low, high = np.quantile(told, [0.025, 0.975])
-    return f"{np.corrcoef(a, b)[0, 1]:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return told_with_ends(
+        np.corrcoef(a, b)[0, 1],
+        [np.corrcoef(a[rows], b[rows])[0, 1] for rows in resampled(len(a))],
+    )
+
+
+def of_pairs(told: np.ndarray, centroids: np.ndarray, half: str, depth: int) -> list[str]:
+    """Pearson's and Spearman's correlation of cosine and transfer over all pairs i ≠ j.
+
+    The bootstrap draws clusters, with all pairs among those drawn.
+    """
+    rows = part(centroids, depth, range(depth), None if half == "both" else half)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines, k = rows @ rows.T, len(rows)
+    cells = []
+    for ranks in (False, True):
+        a, b = told, cosines
+        if ranks:
+            a, b = (one.ravel().argsort().argsort().reshape(k, k) for one in (a, b))
+
+        def correlation(rows: np.ndarray, a: np.ndarray = a, b: np.ndarray = b) -> float:
+            here, apart = np.ix_(rows, rows), rows[:, None] != rows
+            return float(np.corrcoef(a[here][apart], b[here][apart])[0, 1])
+
+        drawn = [correlation(rows) for rows in resampled(k, 1000)]
+        cells.append(told_with_ends(correlation(np.arange(k)), drawn))
+    return cells
+
+
+def resampled(count: int, resamples: int = 5000) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, count, (resamples, count))
+
+
+def told_with_ends(value: float, drawn: Sequence[float]) -> str:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def draw(measured: np.ndarray, proxy: np.ndarray, path: Path) -> None:
