@@ -284,6 +284,16 @@ def test_print_config_comes_back_as_it_was(command, tiny, llava, tmp_path, verb,
     assert yaml.safe_load(out)["data"]["class_path"].endswith("InstructionData")
 
 
+def test_null_is_an_option_s_value_too(command):
+    words = ("--data=InstructionData", "--config", ROOT / "configs/selectors/coincide.yaml")
+    status, out, told = command(
+        "select", *words, "--data.selector.exclude_above=null", "--print_config"
+    )
+    assert (status, told) == (0, "")
+    given = yaml.safe_load(out)["data"]["init_args"]["selector"]["init_args"]
+    assert (given["exclude_above"], given["num_clusters"]) == (None, 10000)
+
+
 def test_help_documents_the_options(command):
     status, out, _ = command("fit", "--data.help", "InstructionData")
     assert status == 0

@@ -17,18 +17,20 @@ ALL := $(if $(option),$(ABLATIONS)/all,$(RUN)/all)
 LAYERS := $(patsubst layers=%,%,$(filter layers=%,$(OPTIONS)))
 OWN := layers-$(subst $(comma),-,$(LAYERS))
 READS_coincide := $(if $(LAYERS),$(OWN),reference)
+READS_coincide_chosen := reference
 READS := $(READS_$(data.selector))
 STORE_$(OWN) := $(SWEEP)/$(OWN)
 OPTIONS_coincide := --data.selector.num_clusters=$(CLUSTERS) --data.selector.seed=$(seed) \
   $(patsubst %,--data.selector.%,$(filter-out layers=%,$(OPTIONS)))
 # The options that did best on the validation set.
-READS_coincide_chosen := $(READS_coincide)
 OPTIONS_coincide_chosen := $(OPTIONS_coincide) $(CHOSEN:%=--data.selector.%)
 OPTIONS_semdedup := --data.selector.num_clusters=$(CLUSTERS) --data.selector.seed=$(seed)
 OPTIONS_self_sup := --data.selector.num_clusters=100 --data.selector.seed=$(seed)
 OPTIONS_random := --data.selector.seed=$(seed)
+OPTIONS_balanced := $(OPTIONS_random)
+CONFIGS := $(if $(filter balanced,$(data.selector)),$(HERE),configs/selectors)
 
-CHOICE = $(DATA) --config configs/selectors/$(data.selector:%_chosen=%).yaml \
+CHOICE = $(DATA) --config $(CONFIGS)/$(data.selector:%_chosen=%).yaml \
   $(OPTIONS_$(data.selector)) --data.fraction=$(data.fraction) \
   --data.signals=$(STORES) \
   --seed_everything=$(seed) --trainer.default_root_dir=$(CELL)

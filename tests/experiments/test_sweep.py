@@ -95,11 +95,7 @@ def test_each_cell_reads_what_its_method_needs():
         "el2n": "[run/sweep/reference]",
         "self_filter": "[run/sweep/clip,run/sweep/self_filter/signals]",
     }.items():
-        words = ["make", "-n", "-f", "experiments/easy_vqa/sweep.mk", "cell", "RUN=run"]
-        words += [f"data.selector={method}", "data.fraction=0.1", "seed=2"]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        (line,) = [x for x in done.stdout.replace("\\\n", "").splitlines() if " select " in x]
+        line, _ = select_and_test("easy_vqa", method)
         for part in (
             f"--config configs/selectors/{method}.yaml",
             f"--data.signals={reads}",
@@ -108,3 +104,32 @@ def test_each_cell_reads_what_its_method_needs():
             f"--trainer.default_root_dir=run/sweep/cells/{method}-0.1-2",
         ):
             assert part in line, line
+
+
+def select_and_test(experiment, method, *words):
+    """These two commands of a cell, as make would run them."""
+    cell = [f"data.selector={method}", "data.fraction=0.1", "seed=2", *words]
+    done = subprocess.run(
+        ["make", "-n", "-f", f"experiments/{experiment}/sweep.mk", "cell", "RUN=run", *cell],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.replace("\\\n", "").splitlines()
+    last = {verb: line for verb in ("select", "test") for line in lines if f" {verb} --" in line}
+    return last["select"], last["test"]
+
+
+def test_options_are_chosen_on_the_validation_set():
+    select, test = select_and_test("compositions", "coincide_chosen")
+    assert "--config configs/selectors/coincide.yaml" in select
+    assert "--data.selector.temperature=1 --data.selector.num_clusters=200" in select
+    assert "--data.signals=[run/sweep/reference]" in select
+    assert "--data.test.path=run/data/test.json" in test
+    options = "modality=both+exclude_above=null+layers=1,3"
+    select, test = select_and_test("compositions", "coincide", f"option={options}")
+    assert "--data.selector.modality=both --data.selector.exclude_above=null" in select
+    assert "--data.signals=[run/sweep/layers-1-3]" in select
+    assert "--data.test.path=run/data/val.json" in test
+    assert "--trainer.callbacks.full=run/sweep/ablations/all" in test
