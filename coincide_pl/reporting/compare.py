@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +63,9 @@ class Row:
 def compare(runs: list[str], output: str = "comparison") -> None:
     """Compare tested runs by their directories, or by W&B's files of them: a table, and figures.
 
-    Runs of one method, with the same options and fraction, are seeds of one row. One of them must
-    have been on all data: relative performance refers to it. A run that was not tested is left out
-    and named.
+    Runs of one method, with the same options and fraction, are seeds of one row; if they have the
+    same seed too, the signals that they read tell them apart. One of them must have been on all
+    data: relative performance refers to it. A run that was not tested is left out and named.
 
     Args:
         runs: directories (`trainer.default_root_dir`) of runs that were fitted and tested; or
@@ -154,6 +154,7 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
         CoincideError: see `compare`.
     """
     check(runs)
+    runs = _apart(runs)
     groups: dict[tuple[str, str, float], list[FinishedRun]] = {}
     for run in runs:
         key = (run.selector, repr(sorted(run.options.items())), round(run.fraction, 4))
@@ -221,6 +222,21 @@ def check(runs: Sequence[FinishedRun]) -> None:
         if apart:
             told = (f"{n} is {run.recipe.get(n)}, not {first.recipe.get(n)}" for n in apart)
             raise CoincideError(f"{where} {'; '.join(told)}")
+
+
+def _apart(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """Signals count as an option where one choice and seed is there with several."""
+    read: dict[tuple[str, str, float, int], set[str]] = {}
+    for run in runs:
+        key = (run.selector, repr(sorted(run.options.items())), round(run.fraction, 4), run.seed)
+        read.setdefault(key, set()).add(run.signals)
+    several = {key[0] for key, names in read.items() if len(names) > 1}
+    return [
+        replace(run, options={**run.options, "signals": run.signals})
+        if run.selector in several
+        else run
+        for run in runs
+    ]
 
 
 def _scores(group: list[FinishedRun]) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from coincide_pl.files import beside
@@ -24,6 +25,8 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#9
 MARKERS = "osD^vPX*"
 LABELLED = 4
 """As many rows or fewer have their heights written on the bars."""
+CROWDED = 8, 60
+"""More tasks, or more bars, become a table of numbers."""
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -34,18 +37,26 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         path: of the PNG.
     """
     tasks = [*rows[0].scores, "mean"]
-    stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
-    stages.sort(key=lambda stage: stage == "fit")
-    few = len(rows) <= LABELLED
+    crowded = len(tasks) > CROWDED[0] or len(rows) * len(tasks) > CROWDED[1]
+    size = (13, 4.8 if len(rows) <= LABELLED else 6)
+    if crowded:
+        size = (8 + 0.7 * len(tasks), 2.4 + 0.36 * len(rows))
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(13, 4.8 if few else 6), width_ratios=[1.7, 1], layout="constrained"
+        1, 2, figsize=size, width_ratios=[1.7, 1], layout="constrained", sharey=crowded
     )
+    left.set_title("Score by task")
+    (_numbers if crowded else _bars)(left, rows, tasks)
+    _costs(right, rows)
+    _save(figure, path)
+
+
+def _bars(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
     width = 0.8 / len(rows)
     at = np.arange(len(tasks))
     for i, row in enumerate(rows):
         columns = [100 * column for column in (*row.scores.values(), row.mean)]
         heights = [column.mean() for column in columns]
-        bars = left.bar(
+        bars = axes.bar(
             at + (i - (len(rows) - 1) / 2) * width,
             heights,
             0.94 * width,
@@ -54,30 +65,47 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             label=f"{row.name} (relative {100 * row.relative.mean():.1f} %)",
             **_style(i),
         )
-        if few:
-            left.bar_label(bars, [f"{h:.0f}" for h in heights], fontsize=8, padding=1)
-    left.set_xticks(at, tasks)
-    left.set_ylim(0, 112)
-    left.set_yticks(range(0, 101, 20))
-    left.set_ylabel("score (%)")
-    left.set_title("Score by task")
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
-    names = [row.name for row in rows]
+        if len(rows) <= LABELLED:
+            axes.bar_label(bars, [f"{h:.0f}" for h in heights], fontsize=8, padding=1)
+    axes.set_xticks(at, tasks)
+    axes.set_ylim(0, 112)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("score (%)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
+
+
+def _numbers(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
+    """A coloured cell for each score, where bars would be too thin to see."""
+    columns = [[*row.scores.values(), row.mean, row.relative] for row in rows]
+    scores = np.array([[100 * column.mean() for column in row] for row in columns])
+    axes.imshow(scores, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for (i, j), score in np.ndenumerate(scores):
+        colour = "black" if score > 60 else "white"
+        axes.text(j, i, f"{score:.0f}", ha="center", va="center", fontsize=9, color=colour)
+    names = [*tasks, "relative"]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+
+
+def _costs(axes: Axes, rows: Sequence[Row]) -> None:
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
+    stages.sort(key=lambda stage: stage == "fit")
+    at = np.arange(len(rows))
     start = np.zeros(len(rows))
     for i, stage in enumerate(stages):
         spent = np.array([row.seconds.get(stage, 0.0) / 60 for row in rows])
-        right.barh(names, spent, left=start, label=stage, **_style(i + 2))
+        axes.barh(at, spent, left=start, label=stage, **_style(i + 2))
         start += spent
     for i, row in enumerate(rows):
         told = f"{'' if row.whole else '≥ '}{row.total / 60:.1f}" if row.seconds else "not known"
-        right.text(start[i] * 1.01, i, told, va="center", fontsize=9)
-    right.set_xlim(0, max(start.max() * 1.12, 1e-9))
-    right.invert_yaxis()
-    right.set_xlabel("wall-clock (minutes)")
-    right.set_title("What it cost")
+        axes.text(start[i] * 1.01, i, told, va="center", fontsize=9)
+    axes.set_yticks(at, [row.name for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, max(start.max() * 1.12, 1e-9))
+    axes.set_xlabel("wall-clock (minutes)")
+    axes.set_title("What it cost")
     if stages:
-        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
-    _save(figure, path)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
 
 
 def draw_pareto(rows: Sequence[Row], path: Path) -> None:

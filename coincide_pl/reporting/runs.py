@@ -35,6 +35,7 @@ class FinishedRun:
         place: its `trainer.default_root_dir`, or W&B's file of its fit.
         selector: class name.
         options: the selector's hyperparameters, its seed left out.
+        signals: names of the directories whose signals the selection read.
         fraction: of the training data that was selected.
         data: fingerprint of the training data.
         start: fingerprint of the checkpoint that training started from, if noted.
@@ -51,6 +52,7 @@ class FinishedRun:
     place: Path
     selector: str
     options: dict[str, Any]
+    signals: str
     fraction: float
     data: str
     start: str | None
@@ -109,10 +111,13 @@ class FinishedRun:
         """
         options = dict(chosen["selector"]["init_args"])
         options.pop("seed", None)
+        ((_, read),) = _flat("data.signals", config)
+        stores = [read] if isinstance(read, str) else read or []
         return cls(
             place,
             chosen["selector"]["class_path"].rpartition(".")[2],
             options,
+            ", ".join(Path(store).name for store in stores),
             chosen["count"] / chosen["pool_size"],
             chosen["made_from"]["data"],
             start,

@@ -65,6 +65,14 @@ def runs(finished, tmp_path):
     return found
 
 
+def test_signals_tell_runs_of_one_seed_apart(runs, finished, tmp_path):
+    signals = str(tmp_path / "layers-0")
+    other = finished("other", "Coincide", answers(a=1, b=1), [("fit", 1)], signals=signals)
+    names = {row.name: len(row.runs) for row in compared(load([*runs, other])[0])}
+    assert names["Coincide (signals=signals) 20 %"] == 2
+    assert names["Coincide (signals=layers-0) 20 %"] == 1
+
+
 def test_rows_over_seeds(runs, tmp_path):
     found, left_out = load(runs)
     assert left_out == [
