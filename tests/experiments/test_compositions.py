@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from coincide_pl.data.readers import LlavaJson
+from coincide_pl.data.records import Record
 from coincide_pl.models.tiny import tiny_tokenizer
+from coincide_pl.selection import Pool
 
 FOLDER = Path(__file__).parents[2] / "experiments/compositions"
 
@@ -21,7 +23,7 @@ def script(monkeypatch):
     """Imports a script of the experiment; gives what it defines."""
     monkeypatch.syspath_prepend(FOLDER)
     yield lambda name: vars(importlib.import_module(name))
-    for name in ("scenes", "questions", "generate"):
+    for name in ("scenes", "questions", "generate", "balanced", "clusters", "transfer"):
         sys.modules.pop(name, None)
 
 
@@ -112,3 +114,36 @@ def test_words_that_are_asked_for_are_single_tokens():
     for word in words:
         assert len(plain.tokenize(f" {word}")) > 1
         assert len(more.tokenize(f" {word}")) == 1
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(9, [2, 3, 4]), (14, [2, 6, 6]), (42, [2, 10, 30])])
+def test_balanced_takes_as_many_of_each(script, count, sizes):
+    names = ["few"] * 2 + ["some"] * 10 + ["many"] * 30
+    pool = Pool([Record(str(i), (), (), name) for i, name in enumerate(names)])
+    rows = script("balanced")["Balanced"](seed=3).pick(pool, count).indices
+    assert len(set(rows.tolist())) == count
+    assert sorted(Counter(names[row] for row in rows).values()) == sizes
+
+
+def test_agreement_of_clusters_with_a_truth(script):
+    agreement = script("clusters")["agreement"]
+    truth = np.repeat([0, 1, 2], 40)
+    assert agreement(2 - truth, truth) == pytest.approx((1, 1))
+    nmi, purity = agreement(np.tile([0, 1], 60), truth)
+    assert nmi == pytest.approx(0, abs=1e-9)
+    assert purity == pytest.approx(1 / 3)
+    _, purity = agreement(np.repeat([0, 1], 60), truth)
+    assert purity == pytest.approx(2 / 3)
+
+
+def test_a_correlation_over_pairs_leaves_out_a_cluster_with_itself(script):
+    """Cosines of three layers' text halves that are what the transfer was made from."""
+    of_pairs = script("transfer")["of_pairs"]
+    rows = np.random.default_rng(0).normal(size=(40, 24))
+    text = rows.reshape(40, 3, 2, 4)[:, :, 1].reshape(40, 12)
+    unit = text / np.linalg.norm(text, axis=1, keepdims=True)
+    told = unit @ unit.T
+    np.fill_diagonal(told, -100)
+    pearson, spearman = of_pairs(told, rows, "text", 3)
+    assert (pearson[:5], spearman[:5]) == ("+1.00", "+1.00")
+    assert abs(float(of_pairs(told, rows, "visual", 3)[0][:5])) < 0.3
