@@ -14,6 +14,7 @@ ifeq ($(SIZE),quick)
 COUNT := 12000
 EVALUATION := 2000
 CAPTIONS := 20000
+START_EPOCHS := 4
 EPOCHS := 6
 CLUSTERS := 182
 CHOSEN := temperature=1 num_clusters=40
@@ -24,6 +25,7 @@ else
 COUNT := 60000
 EVALUATION := 4000
 CAPTIONS := 60000
+START_EPOCHS := 5
 EPOCHS := 4
 CLUSTERS := 909
 CHOSEN := temperature=1 num_clusters=200
@@ -33,7 +35,6 @@ FRACTIONS ?= [0.05,0.1,0.2,0.4]
 endif
 
 ABLATED ?= $(SEEDS)
-START_EPOCHS := 5
 REFERENCE_EPOCHS := 8
 
 SMALL := --hidden_size=48 --num_layers=4 --vision_hidden_size=64
