@@ -38,7 +38,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """
     tasks = [*rows[0].scores, "mean"]
     crowded = len(tasks) > CROWDED[0] or len(rows) * len(tasks) > CROWDED[1]
-    size = (13, 4.8 if len(rows) <= LABELLED else 6)
+    size: tuple[float, float] = (13, 4.8 if len(rows) <= LABELLED else 6)
     if crowded:
         size = (8 + 0.7 * len(tasks), 2.4 + 0.36 * len(rows))
     figure, (left, right) = plt.subplots(
