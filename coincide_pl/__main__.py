@@ -15,7 +15,7 @@ def main() -> None:
         os._exit(128 + signum)  # an exception would meet handlers of imports under way
 
     before = {one: signal.signal(one, end) for one in (signal.SIGTERM, signal.SIGINT)}
-    from coincide_pl.cli import main
+    from coincide_pl.command.main import main
 
     for one, handler in before.items():
         signal.signal(one, handler)

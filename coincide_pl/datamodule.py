@@ -23,9 +23,10 @@ from coincide_pl.data.images import open_image
 from coincide_pl.data.loader import BatchLoader
 from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Record, Records, Turn
-from coincide_pl.errors import CoincideError, DataError, SelectionError, on_first_process
+from coincide_pl.errors import CoincideError, DataError, SelectionError
 from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.models.sharding import SHARDED
+from coincide_pl.processes import on_first_process
 from coincide_pl.selection import Pool, Selection, Selector
 from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selector import missing, target_count
@@ -59,8 +60,8 @@ class InstructionData(lightning.LightningDataModule):
         layers: list[int] | None = None,
         batch_size: int = 8,
         eval_batch_size: int | None = None,
-        token_budget: int | None = None,
-        eval_token_budget: int | None = None,
+        max_tokens: int | None = None,
+        eval_max_tokens: int | None = None,
         max_length: int = 2048,
         image_token: str | None = None,
         num_workers: int = 0,
@@ -83,9 +84,9 @@ class InstructionData(lightning.LightningDataModule):
             layers: decoder layers that the signals must hold; checked when given.
             batch_size: conversations per process and step in training.
             eval_batch_size: the same in validation, test and predict (default: as in training).
-            token_budget: in place of `batch_size`, tokens per process and step in training, padding
+            max_tokens: in place of `batch_size`, tokens per process and step in training, padding
                 and images included, as far as they can be told from the length of a text.
-            eval_token_budget: the same, in place of `eval_batch_size`, in validation, test and
+            eval_max_tokens: the same, in place of `eval_batch_size`, in validation, test and
                 predict.
             max_length: tokens of a conversation, images included; longer ones are cut.
             image_token: the token whose place image features take, for a processor that does not
@@ -105,8 +106,8 @@ class InstructionData(lightning.LightningDataModule):
         for name, value in (
             ("batch_size", batch_size),
             ("eval_batch_size", eval_batch_size or 1),
-            ("token_budget", token_budget or 1),
-            ("eval_token_budget", eval_token_budget or 1),
+            ("max_tokens", max_tokens or 1),
+            ("eval_max_tokens", eval_max_tokens or 1),
             ("max_length", max_length),
         ):
             if value < 1:
@@ -115,8 +116,8 @@ class InstructionData(lightning.LightningDataModule):
         self.selector, self.fraction = selector, fraction
         self.signals, self.selection_path = signals, selection
         self.reference, self.layers = reference, layers
-        self.size = Size(batch_size, token_budget)
-        self.eval_size = Size(eval_batch_size or batch_size, eval_token_budget)
+        self.size = Size(batch_size, max_tokens)
+        self.eval_size = Size(eval_batch_size or batch_size, eval_max_tokens)
         self.image_token = image_token
         self.max_length, self.num_workers = max_length, num_workers
         self.image_cache = image_cache

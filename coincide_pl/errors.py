@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
-
-from lightning.fabric.utilities.distributed import _InfiniteBarrier
-
-T = TypeVar("T")
-
 
 class CoincideError(Exception):
     """Base of all errors that the command prints as one line, without a traceback."""
@@ -48,28 +41,3 @@ class ModelError(CoincideError):
 def printable(text: str) -> str:
     """One line that a terminal only shows: what would move or colour it is spelt out."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
-
-
-def on_first_process(strategy: Any, action: Callable[[], T]) -> T:
-    """Do something on the first process; the others wait for it, and get what it returned.
-
-    Args:
-        strategy: of the trainer.
-        action: what is done once.
-
-    Raises:
-        CoincideError: what the action raised, in every process.
-    """
-    error: CoincideError | None = None
-    result: T | None = None
-    with _InfiniteBarrier():  # it may take hours; other barriers give up after 30 minutes
-        if strategy.is_global_zero:
-            try:
-                result = action()
-            except CoincideError as caught:
-                error = caught
-    error, result = strategy.broadcast((error, result))
-    if error is not None:
-        error.shared = True
-        raise error
-    return result

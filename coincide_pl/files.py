@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -62,6 +62,12 @@ def _put(aside: Path, target: Path) -> None:
     else:
         os.replace(aside, target)
     _to_disk(target.parent)
+
+
+def write_text(path: str | Path, pieces: Iterable[str]) -> None:
+    """Write a text file beside its place, then put it there."""
+    with beside(path) as aside, aside.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
 
 
 def append(path: Path, text: str) -> None:

@@ -8,9 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
-
-import lightning
 
 
 class Interrupted(BaseException):
@@ -97,24 +94,3 @@ class Interruption:
 
 interruption = Interruption()
 """The process's own."""
-
-
-class EndBetweenBatches(lightning.Callback):
-    """Lets a batch come to its end, with all that is written of it, before the command ends."""
-
-    def _begin(self, *args: Any, **kwargs: Any) -> None:
-        interruption.check()
-        interruption.batches(True)
-
-    on_train_batch_start = on_validation_batch_start = _begin
-    on_test_batch_start = on_predict_batch_start = _begin
-
-    def _end(self, *args: Any, **kwargs: Any) -> None:
-        interruption.batches(False)
-        interruption.check()
-
-    on_train_end = on_validation_end = on_test_end = on_predict_epoch_end = _end
-
-    def on_exception(self, *args: Any, **kwargs: Any) -> None:
-        """There is nothing more to come to its end."""
-        interruption.batches(False)

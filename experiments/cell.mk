@@ -8,7 +8,7 @@ export WANDB_RESUME := allow  # fit and test are one run of the sweep
 endif
 
 SWEEP := $(RUN)/sweep
-SIGNALS := [activations,el2n,perplexity,aum,last_token,mean_token]
+SIGNALS := [activations,el2n,nll,margin,last_token,mean_token]
 READS_clip_score := clip
 READS_el2n := reference
 READS_perplexity := reference

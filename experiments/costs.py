@@ -22,9 +22,9 @@ from transformers import (
     StableLmConfig,
 )
 
-from coincide_pl.models.anatomy import attention_outputs, parameters
 from coincide_pl.models.lora import LoRA, add_lora
-from coincide_pl.models.prefixes import outputs_of
+from coincide_pl.models.parts import attention_outputs, parameters
+from coincide_pl.models.shared_prefix import outputs_of
 from coincide_pl.reporting.tables import Table
 
 CLIP = CLIPVisionConfig(

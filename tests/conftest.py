@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coincide_pl.cli import main
+from coincide_pl.command.main import main
 from coincide_pl.models.tiny import tiny_llava
 
 

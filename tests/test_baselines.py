@@ -37,7 +37,7 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
 
     clip, signals, hard = (tmp_path / name for name in ("clip", "signals", "hard/signals"))
     tiny_clip(str(tmp_path / "tiny-clip"), width=32, image_size=32, max_length=24)
-    every = "[activations,el2n,perplexity,aum,last_token,mean_token]"
+    every = "[activations,el2n,nll,margin,last_token,mean_token]"
     run(
         *("predict", "--config", ROOT / "configs/models/reference.yaml"),
         *(f"--model.pretrained={tiny}", "--model.layers=[0, 2]", f"--model.signals={every}"),
@@ -97,8 +97,8 @@ def test_a_signal_that_is_not_there_names_its_command(command, options, tiny, tm
     words = ("select", *options, f"--trainer.default_root_dir={tmp_path}/x", "--data.fraction=0.2")
     status, _, told = command(*words, "--data.selector=D2Pruning")
     assert status == 1
-    assert "data.signals: D2Pruning needs the signals aum, mean_token" in told
-    assert "--model.signals=[aum,mean_token]" in told
+    assert "data.signals: D2Pruning needs the signals margin, mean_token" in told
+    assert "--model.signals=[margin,mean_token]" in told
     status, _, told = command(
         *("fit", *options, "--config", ROOT / "configs/models/self_filter.yaml"),
         *(f"--model.pretrained={tiny}", f"--trainer.default_root_dir={tmp_path}/x"),

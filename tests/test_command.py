@@ -9,7 +9,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from coincide_pl.reporting.wandb_log import records
+from coincide_pl.reporting.tracking.log_file import records
 from coincide_pl.selection import Selection
 from coincide_pl.signals import SignalsStore
 
@@ -301,6 +301,6 @@ def test_help_documents_the_options(command):
     status, out, _ = command("select", "--help")
     assert status == 0
     assert "--data" in out
-    status, out, _ = command("create", "--help")
+    status, out, _ = command("create-tiny-llava", "--help")
     assert status == 0
     assert "width of the text decoder" in out

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import wandb
 
-from coincide_pl.cli import main
+from coincide_pl.command.main import main
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting import offline, wandb_log
 from coincide_pl.reporting.compare import compared, load
-from coincide_pl.reporting.wandb_log import BLOCK, HEAD, entries, read_log
+from coincide_pl.reporting.tracking import log_file as wandb_log
+from coincide_pl.reporting.tracking import offline
+from coincide_pl.reporting.tracking.log_file import BLOCK, HEAD, entries, read_log
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")

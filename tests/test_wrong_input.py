@@ -64,7 +64,9 @@ def test_wrong_verbs(command):
     refused(command("fit"), "missing: --data, --model")
     early = command("fit", "--model.pretrained=x", "--config", ROOT / "configs/models/target.yaml")
     refused(early, "pretrained", "put the --config", "before it")
-    refused(command("create", "--output=x", "--hiden_size=3"), "hiden_size", "hidden_size")
+    refused(
+        command("create-tiny-llava", "--output=x", "--hiden_size=3"), "hiden_size", "hidden_size"
+    )
 
 
 def test_wrong_records(select, llava):
@@ -178,7 +180,7 @@ def test_conversations_that_teach_nothing_are_counted(command, llava, tiny, tmp_
         *("fit", "--config", ROOT / "configs/models/target.yaml"),
         *("--config", ROOT / "configs/data/llava.yaml", f"--model.pretrained={tiny}"),
         *(f"--data.train.path={llava}", f"--data.cache_dir={tmp_path}/cache"),
-        *("--data.num_workers=0", "--data.max_length=150", "--data.token_budget=300"),
+        *("--data.num_workers=0", "--data.max_length=150", "--data.max_tokens=300"),
         *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
         *("--trainer.max_epochs=2", f"--trainer.default_root_dir={tmp_path}/run"),
     )

@@ -12,11 +12,10 @@ import numpy as np
 from torch import distributed
 
 from coincide_pl.data.collation import Batch
-from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.records import Records
 from coincide_pl.errors import CoincideError
 from coincide_pl.evaluation.metrics import AnswerMetric, ExactMatch
-from coincide_pl.files import append
+from coincide_pl.files import append, write_text
 
 
 def relative_performance(scores: dict[str, float], full: str | Path, questions: str) -> float:

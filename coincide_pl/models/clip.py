@@ -37,14 +37,16 @@ class CLIPModule(lightning.LightningModule):
     """Makes the batches that this module reads."""
     layers: list[int]
 
-    def __init__(self, pretrained: str, dtype: DType = "float32", attention: str = "sdpa") -> None:
+    def __init__(
+        self, pretrained: str, dtype: DType = "float32", attn_implementation: str = "sdpa"
+    ) -> None:
         """Reads config and processor; the model is loaded when a step needs it.
 
         Args:
             pretrained: checkpoint directory, or a name on the Hugging Face hub, such as
                 `openai/clip-vit-large-patch14`.
             dtype: in which the weights are held and the forward pass runs.
-            attention: attention implementation of transformers.
+            attn_implementation: attention implementation of transformers.
 
         Raises:
             ModelError: there is no checkpoint, or none of this kind.
@@ -52,8 +54,8 @@ class CLIPModule(lightning.LightningModule):
         super().__init__()
         check_directory(pretrained, "config.json")
         self.pretrained = pretrained
-        self.weights: DType = dtype
-        self.attention = attention
+        self.weights_dtype: DType = dtype
+        self.attn_implementation = attn_implementation
         self.layers = []
         self.processor: ProcessorMixin = load_processor(pretrained)
         text = AutoConfig.from_pretrained(pretrained, trust_remote_code=False).get_text_config()
@@ -73,8 +75,8 @@ class CLIPModule(lightning.LightningModule):
         try:
             model = AutoModel.from_pretrained(
                 self.pretrained,
-                dtype=getattr(torch, self.weights),
-                attn_implementation=self.attention,
+                dtype=getattr(torch, self.weights_dtype),
+                attn_implementation=self.attn_implementation,
                 trust_remote_code=False,
             ).eval()
         except Exception as error:

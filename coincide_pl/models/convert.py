@@ -25,8 +25,8 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from coincide_pl.errors import ModelError
-from coincide_pl.models.loading import first_line, quietly, save_checkpoint
-from coincide_pl.models.originals import (
+from coincide_pl.models.llama_tokenizer import llama_tokenizer
+from coincide_pl.models.llava_checkpoints import (
     TEXT_MODELS,
     adapted,
     chat_template,
@@ -34,7 +34,7 @@ from coincide_pl.models.originals import (
     read_tensors,
     read_weights,
 )
-from coincide_pl.models.sentencepiece import llama_tokenizer
+from coincide_pl.models.loading import first_line, quietly, save_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -20,14 +20,14 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 
 def load_model(
-    pretrained: str, *, dtype: DType = "float32", attention: str = "sdpa"
+    pretrained: str, *, dtype: DType = "float32", attn_implementation: str = "sdpa"
 ) -> PreTrainedModel:
     """Load an image-text-to-text model; no code from the checkpoint is ever run.
 
     Args:
         pretrained: a directory written by `save_pretrained`, or a name on the Hugging Face hub.
         dtype: in which the weights are held.
-        attention: an attention implementation of transformers (`sdpa`, `flash_attention_2`, ...).
+        attn_implementation: of attention, by transformers' name (`sdpa`, `flash_attention_2`).
 
     Raises:
         ModelError: no such directory, or no model of this kind in it.
@@ -37,7 +37,7 @@ def load_model(
         return AutoModelForImageTextToText.from_pretrained(
             pretrained,
             dtype=getattr(torch, dtype),
-            attn_implementation=attention,
+            attn_implementation=attn_implementation,
             trust_remote_code=False,  # by default transformers asks on the terminal
         )
     except Exception as error:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from coincide_pl.errors import ModelError
-from coincide_pl.models.anatomy import modules
+from coincide_pl.models.parts import modules
 
 
 @dataclass

@@ -11,27 +11,29 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from coincide_pl.errors import ModelError
-from coincide_pl.models.anatomy import parameters
+from coincide_pl.models.parts import parameters
 
 
 class CosineWithWarmup(LRScheduler):
     """Learning rate linearly up from 0, then down a half cosine; stepped after every batch."""
 
-    def __init__(self, optimizer: Optimizer, warmup: float = 0.03, floor: float = 0.0) -> None:
+    def __init__(
+        self, optimizer: Optimizer, warmup_ratio: float = 0.03, min_lr_ratio: float = 0.0
+    ) -> None:
         """Begins at the first step.
 
         Args:
             optimizer: whose learning rates are scaled.
-            warmup: share of the run's steps on the way up.
-            floor: share of the learning rate that is left at the end.
+            warmup_ratio: share of the run's steps on the way up.
+            min_lr_ratio: share of the learning rate that is left at the end.
 
         Raises:
             ModelError: a share outside [0, 1].
         """
-        for name, share in (("warmup", warmup), ("floor", floor)):
+        for name, share in (("warmup_ratio", warmup_ratio), ("min_lr_ratio", min_lr_ratio)):
             if not 0 <= share <= 1:
                 raise ModelError(f"{name}: {share} is outside [0, 1]")
-        self.warmup, self.floor = warmup, floor
+        self.warmup_ratio, self.min_lr_ratio = warmup_ratio, min_lr_ratio
         self.total_steps: int | None = None
         super().__init__(optimizer)
 
@@ -44,12 +46,14 @@ class CosineWithWarmup(LRScheduler):
     def get_lr(self) -> list[float | Any]:
         """The learning rate of each parameter group at this step."""
         total = self.total_steps or 1
-        rise = math.ceil(self.warmup * total)
+        rise = math.ceil(self.warmup_ratio * total)
         if self.last_epoch < rise:
             share = (self.last_epoch + 1) / rise
         else:
             progress = min(1.0, (self.last_epoch - rise) / max(1, total - rise))
-            share = self.floor + (1 - self.floor) * (1 + math.cos(math.pi * progress)) / 2
+            share = (
+                self.min_lr_ratio + (1 - self.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
+            )
         return [base * share for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from transformers import PreTrainedModel, ProcessorMixin
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.encoding import IGNORE
 from coincide_pl.errors import ModelError
-from coincide_pl.models.anatomy import attention_outputs, check_parts
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
 from coincide_pl.models.logits import of_the_head
-from coincide_pl.models.prefixes import run_until
+from coincide_pl.models.parts import attention_outputs, check_parts
 from coincide_pl.models.processors import load_processor
+from coincide_pl.models.shared_prefix import run_until
 
-Signal = Literal["activations", "el2n", "perplexity", "aum", "last_token", "mean_token"]
+Signal = Literal["activations", "el2n", "nll", "margin", "last_token", "mean_token"]
 """What one pass can give; see `ReferenceModule`."""
 
 LOGITS = 1 << 26
@@ -31,7 +31,7 @@ LOGITS = 1 << 26
 class ReferenceModule(lightning.LightningModule):
     """Gives per-sample signals of a batch, as many as are asked for in one forward pass.
 
-    `activations` are COINCIDE's features (see `activations`), `el2n`, `perplexity` and `aum` are
+    `activations` are COINCIDE's features (see `activations`), `el2n`, `nll` and `margin` are
     means over a sample's answer tokens (see `answer_statistics`), `last_token` and `mean_token` are
     the last layer's hidden states, after the final norm, at the last real token and averaged over
     all real tokens (see `token_embeddings`).
@@ -48,7 +48,7 @@ class ReferenceModule(lightning.LightningModule):
         signals: list[Signal] | None = None,
         parts: dict[str, str] | None = None,
         dtype: DType = "float32",
-        attention: str = "sdpa",
+        attn_implementation: str = "sdpa",
         tanh: bool = True,
     ) -> None:
         """Checks that there is a checkpoint; it is loaded when a step needs it.
@@ -61,7 +61,7 @@ class ReferenceModule(lightning.LightningModule):
             parts: paths of parts that are not found by themselves: `decoder_layers` (their list),
                 `attention_output` (within a decoder layer, such as `self_attn.o_proj`).
             dtype: in which the weights are held and the forward pass runs.
-            attention: attention implementation of transformers.
+            attn_implementation: attention implementation of transformers.
             tanh: whether activations pass through tanh, as in the paper, before they are
                 normalised.
 
@@ -78,8 +78,8 @@ class ReferenceModule(lightning.LightningModule):
         self.pretrained = pretrained
         self.parts = parts or {}
         check_parts(self.parts)
-        self.weights: DType = dtype
-        self.attention = attention
+        self.weights_dtype: DType = dtype
+        self.attn_implementation = attn_implementation
         self.tanh = tanh
         self.layers = list(layers or []) if "activations" in self.wanted else []
         self.processor: ProcessorMixin = load_processor(pretrained)
@@ -89,7 +89,9 @@ class ReferenceModule(lightning.LightningModule):
         """Loads the checkpoint."""
         if self.model is None:
             self.model = load_model(
-                self.pretrained, dtype=self.weights, attention=self.attention
+                self.pretrained,
+                dtype=self.weights_dtype,
+                attn_implementation=self.attn_implementation,
             ).eval()
             self.projections: list[nn.Module] = []
             if self.layers:
@@ -109,8 +111,8 @@ class ReferenceModule(lightning.LightningModule):
         known: dict[Signal, tuple[tuple[int, ...], str]] = {
             "activations": ((2 * len(self.layers) * hidden,), "float16"),
             "el2n": ((), "float32"),
-            "perplexity": ((), "float32"),
-            "aum": ((), "float32"),
+            "nll": ((), "float32"),
+            "margin": ((), "float32"),
             "last_token": ((hidden,), "float16"),
             "mean_token": ((hidden,), "float16"),
         }
@@ -121,7 +123,7 @@ class ReferenceModule(lightning.LightningModule):
 
         Returns:
             Of the signals asked for: `activations` float16 [B, 2 * layers * hidden]; `el2n`,
-            `perplexity` and `aum` float32 [B]; `last_token` and `mean_token` float32 [B, hidden].
+            `nll` and `margin` float32 [B]; `last_token` and `mean_token` float32 [B, hidden].
         """
         assert self.model is not None
         head = None if self.wanted == ["activations"] else self.model.get_output_embeddings()
@@ -131,7 +133,7 @@ class ReferenceModule(lightning.LightningModule):
             rows["activations"] = activations(outputs, batch.image_mask, batch.text_mask, self.tanh)
         if hidden is not None:
             with torch.inference_mode():
-                if {"el2n", "perplexity", "aum"} & set(self.wanted):
+                if {"el2n", "nll", "margin"} & set(self.wanted):
                     rows |= answer_statistics(self.model, hidden, batch.labels)
                 rows |= token_embeddings(hidden, batch.attention_mask)
         return {name: rows[name] for name in self.wanted}
@@ -172,8 +174,8 @@ def answer_statistics(
     With p the softmax over the vocabulary where token y is to be predicted, in float32:
 
         el2n        ‖p - onehot(y)‖₂            (Paul et al., 2021)
-        perplexity  -log p(y)                   (the log of perplexity, once averaged)
-        aum         p(y) - max_{v ≠ y} p(v)     (the margin of Pleiss et al., 2020)
+        nll         -log p(y)                   (the log of perplexity, once averaged)
+        margin         p(y) - max_{v ≠ y} p(v)     (the margin of Pleiss et al., 2020)
 
     A sample of which no answer token is left, cut at the maximum length or empty, counts as
     predicted perfectly: 0, 0 and 1. Nothing can be learned from it, and what keeps the hardest
@@ -207,7 +209,7 @@ def answer_statistics(
     counts = answers.sum(1)
     means = (grid.sum(2) / counts.clamp(min=1)).float()  # [3, B]
     means[2, counts == 0] = 1.0
-    return dict(zip(("el2n", "perplexity", "aum"), means, strict=True))
+    return dict(zip(("el2n", "nll", "margin"), means, strict=True))
 
 
 def token_embeddings(hidden: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:

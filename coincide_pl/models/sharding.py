@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
 
-from coincide_pl.models.anatomy import decoder_layers
+from coincide_pl.models.parts import decoder_layers
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 """Strategies under which a process does not hold the whole model."""

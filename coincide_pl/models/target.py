@@ -17,12 +17,12 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.errors import ModelError
-from coincide_pl.models.anatomy import check_parts, decoder_layers, parameters
 from coincide_pl.models.images import blank, model_inputs, shared_images
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
 from coincide_pl.models.logits import possible
 from coincide_pl.models.lora import LoRA, add_lora, merge_lora
 from coincide_pl.models.optimization import CosineWithWarmup, parameter_groups
+from coincide_pl.models.parts import check_parts, decoder_layers, parameters
 from coincide_pl.models.processors import load_processor
 from coincide_pl.models.sharding import shard
 
@@ -46,7 +46,7 @@ class TargetModule(lightning.LightningModule):
         parts: dict[str, str] | None = None,
         max_new_tokens: int = 32,
         dtype: DType = "float32",
-        attention: str = "sdpa",
+        attn_implementation: str = "sdpa",
     ) -> None:
         """Checks that there is a checkpoint; it is loaded when a step needs it.
 
@@ -64,7 +64,7 @@ class TargetModule(lightning.LightningModule):
                 `projector`, `language_model` and `decoder_layers`.
             max_new_tokens: length of generated answers.
             dtype: in which the weights are held; mixed precision is `trainer.precision`.
-            attention: attention implementation of transformers.
+            attn_implementation: attention implementation of transformers.
         """
         super().__init__()
         check_directory(pretrained, "config.json")
@@ -78,8 +78,8 @@ class TargetModule(lightning.LightningModule):
         self.parts = parts or {}
         check_parts(self.parts)
         self.max_new_tokens = max_new_tokens
-        self.weights: DType = dtype
-        self.attention = attention
+        self.weights_dtype: DType = dtype
+        self.attn_implementation = attn_implementation
         self.strict_loading = False  # frozen weights are not in the training checkpoints
         self.processor: ProcessorMixin = load_processor(pretrained)
         self.model: PreTrainedModel | None = None
@@ -101,7 +101,9 @@ class TargetModule(lightning.LightningModule):
 
     def prepared(self) -> PreTrainedModel:
         """The model as training begins with it: parts frozen, adapters added."""
-        model = load_model(self.pretrained, dtype=self.weights, attention=self.attention)
+        model = load_model(
+            self.pretrained, dtype=self.weights_dtype, attn_implementation=self.attn_implementation
+        )
         for name in self.freeze_parts:
             for parameter in parameters(model, name, self.parts):
                 parameter.requires_grad_(False)

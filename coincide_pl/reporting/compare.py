@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from coincide_pl.data.readers.reader import write_text
 from coincide_pl.errors import CoincideError
+from coincide_pl.files import write_text
 from coincide_pl.reporting import tables
 from coincide_pl.reporting.bootstrap import paired_difference
 from coincide_pl.reporting.figure import draw, draw_fractions, draw_pareto
-from coincide_pl.reporting.offline import find_logs, load_offline
 from coincide_pl.reporting.runs import START, FinishedRun, is_run
+from coincide_pl.reporting.tracking.offline import find_logs, load_offline
 
 log = logging.getLogger(__name__)
 

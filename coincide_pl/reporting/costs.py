@@ -9,8 +9,8 @@ from typing import Any
 import lightning
 import yaml
 
-from coincide_pl.data.readers.reader import write_text
 from coincide_pl.errors import CoincideError
+from coincide_pl.files import write_text
 from coincide_pl.reporting.stages import STAGES, stage_seconds
 from coincide_pl.selection import Selection
 

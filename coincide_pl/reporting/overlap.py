@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from coincide_pl.data.readers.reader import write_text
 from coincide_pl.errors import CoincideError
+from coincide_pl.files import write_text
 from coincide_pl.reporting.figure import draw_matrix
 from coincide_pl.reporting.origin import read_config, records_in
 from coincide_pl.reporting.tables import Table

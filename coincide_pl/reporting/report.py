@@ -18,9 +18,9 @@ from PIL import Image
 from rich.console import Console
 
 from coincide_pl.data.images import open_image
-from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.records import IMAGE_MARK, Record, Records
 from coincide_pl.errors import CoincideError
+from coincide_pl.files import write_text
 from coincide_pl.reporting.charts import Chart, histogram, plane
 from coincide_pl.reporting.origin import Origin
 from coincide_pl.selection import Selection

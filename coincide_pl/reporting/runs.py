@@ -12,12 +12,12 @@ import numpy as np
 
 from coincide_pl.errors import CoincideError
 from coincide_pl.reporting.costs import costs, noted_inputs, read_config, selection_file
-from coincide_pl.reporting.lmms_eval import lmms_results
+from coincide_pl.reporting.lmms_results import lmms_results
 from coincide_pl.reporting.stages import STAGES
 from coincide_pl.selection import Selection
 
 RECIPE = (
-    *("model", "data.batch_size", "data.token_budget", "data.max_length"),
+    *("model", "data.batch_size", "data.max_tokens", "data.max_length"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.precision", "trainer.devices"),
     *("trainer.num_nodes", "trainer.gradient_clip_val", "trainer.accumulate_grad_batches"),
     "trainer.limit_train_batches",

@@ -20,8 +20,8 @@ CLIP = "coincide predict --config configs/models/clip.yaml"
 MADE_BY = {
     "activations": REFERENCE,
     "el2n": REFERENCE,
-    "perplexity": REFERENCE,
-    "aum": REFERENCE,
+    "nll": REFERENCE,
+    "margin": REFERENCE,
     "last_token": REFERENCE,
     "mean_token": REFERENCE,
     "clip_image": CLIP,

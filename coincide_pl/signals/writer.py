@@ -10,7 +10,8 @@ import lightning
 from torch import Tensor
 
 from coincide_pl.data.collation import Batch
-from coincide_pl.errors import SignalsError, on_first_process
+from coincide_pl.errors import SignalsError
+from coincide_pl.processes import on_first_process
 from coincide_pl.signals.store import Manifest, SignalsWriter
 
 
@@ -40,7 +41,7 @@ class WriteSignals(lightning.Callback):
             num_rows=len(data.records),
             model=module.fingerprint,
             layers=module.layers,
-            settings={"max_length": data.max_length, "dtype": module.weights, **unusual},
+            settings={"max_length": data.max_length, "dtype": module.weights_dtype, **unusual},
             signals={name: (list(shape), kind) for name, (shape, kind) in module.signals.items()},
             versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
         )

@@ -34,7 +34,7 @@ GROUPS = 2000
 """Concepts that the samples are about."""
 VECTORS = {"last_token": 2048, "mean_token": 2048, "clip_image": 768, "clip_text": 768}
 """Widths of a TinyLLaVA-2B's hidden states and of CLIP ViT-L/14's embeddings."""
-SCORES = ("el2n", "perplexity", "aum", "clip_score", "difficulty")
+SCORES = ("el2n", "nll", "margin", "clip_score", "difficulty")
 
 
 def selectors(num_samples: int) -> dict[str, Selector]:

@@ -24,7 +24,7 @@ SETTINGS = {
     "again": (1, ("--data.eval_batch_size=64",)),
     "batches of 16": (1, ("--data.eval_batch_size=16",)),
     "batches of 1": (1, ("--data.eval_batch_size=1",)),
-    "4,096 tokens a batch": (1, ("--data.eval_token_budget=4096",)),
+    "4,096 tokens a batch": (1, ("--data.eval_max_tokens=4096",)),
     "2 threads": (2, ("--data.eval_batch_size=64",)),
 }
 

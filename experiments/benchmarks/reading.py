@@ -27,9 +27,9 @@ from coincide_pl.data.batches import Plan, plan_shuffled
 from coincide_pl.data.images import open_image, unusable_images
 from coincide_pl.data.readers import ChatDataset, EasyVQA, LlavaJson
 from coincide_pl.data.readers.json_text import json_array, json_items
-from coincide_pl.data.readers.reader import write_text
 from coincide_pl.data.records import Records
 from coincide_pl.datamodule import InstructionData
+from coincide_pl.files import write_text
 from coincide_pl.reporting.tables import Table
 
 ROLES = {"human": "user", "gpt": "assistant"}

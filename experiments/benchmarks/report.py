@@ -50,7 +50,7 @@ def measure(
         "transferability": random.uniform(0.3, 0.7, clusters),
         "density": random.uniform(0.6, 0.95, clusters),
     }
-    words = {"class_path": "coincide_pl.selection.coincide.Coincide", "init_args": {}}
+    words = {"class_path": "coincide_pl.selection.methods.coincide.Coincide", "init_args": {}}
     made_from = {"data": records.fingerprint}
     run = place / "run"
     Selection(indices, samples, words, made_from, columns, {}, labels).save(

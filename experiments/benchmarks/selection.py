@@ -25,10 +25,10 @@ from features import LAYERS, write_features
 from jsonargparse import auto_cli
 
 from coincide_pl.selection import Coincide, Pool, Selection, greedy_mmd, pick
+from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.cache import Cache
-from coincide_pl.selection.coincide import METHODS
-from coincide_pl.selection.kernels import MEMORY, Kernel, density
-from coincide_pl.selection.rows import Rows
+from coincide_pl.selection.methods.coincide import METHODS
+from coincide_pl.selection.steps.kernels import MEMORY, Kernel, density
 
 GIB = 2.0**30
 PER_CLUSTER = 66
@@ -262,7 +262,7 @@ def one(path: str, clustering: str, memory: float, device: str) -> None:
             device,
         )
         k = len(features) // PER_CLUSTER
-        selector = Coincide(k, clustering=clustering, memory=memory)  # type: ignore[arg-type]
+        selector = Coincide(k, clustering=clustering, memory_gib=memory)  # type: ignore[arg-type]
         selection = selector.select(pool, len(features) // 5)
         stages = {}
         for line in told:

@@ -17,8 +17,8 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from coincide_pl.models.llava_checkpoints import chat_template
 from coincide_pl.models.loading import save_checkpoint
-from coincide_pl.models.originals import chat_template
 from coincide_pl.models.tiny import tiny_tokenizer
 
 DType = Literal["float32", "bfloat16"]

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer as HuggingFaceTrainer
 from transformers import TrainerCallback, TrainingArguments
 
-from coincide_pl.cli import quiet
+from coincide_pl.command.main import quiet
+from coincide_pl.command.trainer import Trainer
 from coincide_pl.data.batches import plan_in_order
 from coincide_pl.data.collation import EncodedBatches, collate
 from coincide_pl.data.encoding import Encoder
@@ -31,12 +32,11 @@ from coincide_pl.data.images import open_image
 from coincide_pl.data.readers import EasyVQA
 from coincide_pl.datamodule import InstructionData
 from coincide_pl.models import LoRA, ReferenceModule, TargetModule
-from coincide_pl.models.anatomy import decoder_layers
 from coincide_pl.models.images import model_inputs
 from coincide_pl.models.lora import add_lora
+from coincide_pl.models.parts import decoder_layers
 from coincide_pl.models.reference import activations
 from coincide_pl.reporting.tables import Table
-from coincide_pl.trainer import Trainer
 
 ROUNDS = 3
 
@@ -126,7 +126,7 @@ def reference(
     shape: str = "tiny",
     dtype: DType = "float32",
     num_samples: int = 4000,
-    token_budget: int = 16384,
+    max_tokens: int = 16384,
     num_workers: int = 0,
     share: bool = True,
 ) -> None:
@@ -137,7 +137,7 @@ def reference(
         shape: of the model.
         dtype: of the weights.
         num_samples: of easy-VQA's 38,575 training questions, in file order.
-        token_budget: tokens of a batch.
+        max_tokens: tokens of a batch.
         num_workers: processes that read and encode, in both.
         share: run a beginning that samples share once, in ours.
     """
@@ -152,7 +152,7 @@ def reference(
     records = EasyVQA().records(Path(folder) / "cache")
     encoder = Encoder(module.processor)
 
-    data = InstructionData(eval_token_budget=token_budget, cache_dir=folder)
+    data = InstructionData(eval_max_tokens=max_tokens, cache_dir=folder)
     data.encoder = encoder
     plan = plan_in_order(
         data.lengths(records, data.eval_size),

@@ -16,12 +16,12 @@ from jsonargparse import auto_cli
 from rich.console import Console
 from rich.progress import track
 
-from coincide_pl.cli import quiet
+from coincide_pl.command.main import quiet
 from coincide_pl.data.readers import LlavaJson
-from coincide_pl.data.readers.reader import write_text
 from coincide_pl.errors import SelectionError
+from coincide_pl.files import write_text
 from coincide_pl.reporting.tables import Table, spread
-from coincide_pl.selection.clustering import spherical_kmeans
+from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.signals import SignalsStore
 
 Line = tuple[str, np.ndarray, int]

@@ -45,7 +45,7 @@ ABLATIONS := $(SWEEP)/ablations
 DATA := --data.train.path=$(RUN)/data/train.json
 TEST := --data.test.path=$(RUN)/data/test.json
 VALIDATION := --data.test.path=$(RUN)/data/val.json
-SIGNALS := [activations,el2n,perplexity,aum,last_token,mean_token]
+SIGNALS := [activations,el2n,nll,margin,last_token,mean_token]
 # Every stage has as many threads as a cell of the grid.
 THREADS := $(shell echo $$((($$(nproc) + $(JOBS) - 1) / $(JOBS))))
 GRID := BIN=$(BIN) SIZE=$(SIZE) RUN=$(RUN) $(BIN)/python experiments/sweep.py --jobs=$(JOBS)
@@ -96,10 +96,10 @@ $(RUN)/captions/captions.json:
 	$(BIN)/python $(HERE)/captions.py --output=$(@D) --count=$(CAPTIONS)
 
 $(RUN)/tiny-reference/config.json:
-	$(LIGHTNING) create --config $(HERE)/tiny.yaml --output=$(@D) $(SMALL)
+	$(LIGHTNING) create-tiny-llava --config $(HERE)/tiny.yaml --output=$(@D) $(SMALL)
 
 $(RUN)/tiny-target/config.json:
-	$(LIGHTNING) create --config $(HERE)/tiny.yaml --output=$(@D) $(LARGE)
+	$(LIGHTNING) create-tiny-llava --config $(HERE)/tiny.yaml --output=$(@D) $(LARGE)
 
 # The common start of all targets, and the reference model's.
 $(RUN)/start-%/model/config.json: $(RUN)/tiny-%/config.json $(RUN)/captions/captions.json
@@ -134,7 +134,7 @@ $(SWEEP)/captions/captions.json:
 	$(BIN)/python $(HERE)/captions.py --output=$(@D) --count=$(CAPTIONS) --statements=0
 
 $(SWEEP)/tiny-clip/config.json: $(SWEEP)/captions/captions.json
-	$(LIGHTNING) create-clip --output=$(@D)-start --image_size=48 --patch_size=16 --max_length=96
+	$(LIGHTNING) create-tiny-clip --output=$(@D)-start --image_size=48 --patch_size=16 --max_length=96
 	$(BIN)/python experiments/clip.py --pretrained=$(@D)-start --captions=$< --output=$(@D)
 
 $(SWEEP)/clip/.sealed: $(SWEEP)/tiny-clip/config.json $(RUN)/data/test.json

@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.progress import track
 from torch.nn import functional as F
 
-from coincide_pl.cli import quiet
+from coincide_pl.command.main import quiet
 from coincide_pl.data.collation import Batch, EncodedBatches
 from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.readers import LlavaJson
-from coincide_pl.data.readers.reader import write_text
+from coincide_pl.files import write_text
 from coincide_pl.models import TargetModule
 from coincide_pl.reporting.tables import Table
 from coincide_pl.selection import transferability
-from coincide_pl.selection.clustering import Clusters, spherical_kmeans
+from coincide_pl.selection.arrays.kmeans import Clusters, spherical_kmeans
 from coincide_pl.signals import SignalsStore
 
 PROXIES: dict[str, dict[str, Any]] = {

@@ -29,10 +29,10 @@ $(RUN)/captions/captions.json:
 	$(BIN)/python $(HERE)/captions.py --output=$(RUN)/captions --count=$(CAPTIONS)
 
 $(RUN)/tiny-reference/config.json:
-	$(LIGHTNING) create --output=$(@D) $(SMALL)
+	$(LIGHTNING) create-tiny-llava --output=$(@D) $(SMALL)
 
 $(RUN)/tiny-target/config.json:
-	$(LIGHTNING) create --output=$(@D) $(LARGE)
+	$(LIGHTNING) create-tiny-llava --output=$(@D) $(LARGE)
 
 # The common start of all targets, and the reference model's.
 $(RUN)/start-%/model/config.json: $(RUN)/tiny-%/config.json $(RUN)/captions/captions.json

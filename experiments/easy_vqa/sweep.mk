@@ -34,7 +34,7 @@ $(SWEEP)/captions/captions.json:
 	$(BIN)/python $(HERE)/captions.py --output=$(@D) --count=$(CAPTIONS) --statements=0
 
 $(SWEEP)/tiny-clip/config.json: $(SWEEP)/captions/captions.json
-	$(LIGHTNING) create-clip --output=$(@D)-start
+	$(LIGHTNING) create-tiny-clip --output=$(@D)-start
 	$(BIN)/python experiments/clip.py --pretrained=$(@D)-start --captions=$< --output=$(@D)
 
 $(SWEEP)/clip/.sealed: $(SWEEP)/tiny-clip/config.json

@@ -151,7 +151,7 @@ def test_images_stand_upright(tmp_path):
     assert open_image(tmp_path, "x.jpg").size == (4, 8)
 
 
-def test_a_token_budget_holds():
+def test_a_max_tokens_holds():
     for plan in (
         plan_in_order(LENGTHS, CODES, Size(1, 2000)),
         plan_shuffled(LENGTHS, CODES >= 0, Size(1, 2000), seed=0, epoch=0),

@@ -27,7 +27,7 @@ def test_they_are_left_out_and_counted(damaged, tmp_path, caplog):
     items = json.loads(damaged.read_text())
     bad = [i for i, x in enumerate(items) if i not in (3, 8) and x.get("image") == "coco/0.png"]
     missing = [i for i, x in enumerate(items) if i not in (3, 8) and x.get("image") == "vg/1.png"]
-    reader = LlavaJson(str(damaged), unusable="leave_out")
+    reader = LlavaJson(str(damaged), on_error="skip")
     records = reader.records(tmp_path / "cache")
     kept = sorted({*range(60)} - {3, 8, *bad, *missing})
     assert records.numbers.tolist() == kept
@@ -51,7 +51,7 @@ def test_they_are_left_out_and_counted(damaged, tmp_path, caplog):
 
 
 def test_an_image_that_is_mended_comes_back(damaged, tmp_path):
-    reader = LlavaJson(str(damaged), unusable="leave_out")
+    reader = LlavaJson(str(damaged), on_error="skip")
     before = reader.records(tmp_path / "cache")
     assert reader.records(tmp_path / "cache").fingerprint == before.fingerprint
     Image.new("RGB", (9, 9)).save(damaged.parent / "vg/1.png")
@@ -67,7 +67,7 @@ def test_by_default_they_stop(damaged, tmp_path):
 def test_nothing_left_is_an_error(tmp_path):
     (tmp_path / "data.json").write_text("[1, 2]")
     with pytest.raises(DataError, match="no record can be used; see"):
-        LlavaJson(str(tmp_path / "data.json"), unusable="leave_out").records(tmp_path / "cache")
+        LlavaJson(str(tmp_path / "data.json"), on_error="skip").records(tmp_path / "cache")
 
 
 def test_questions_without_an_answer(tmp_path):
@@ -77,7 +77,7 @@ def test_questions_without_an_answer(tmp_path):
     )
     with pytest.raises(DataError, match=r"record 0 .id '1'.: has no answer"):
         list(QuestionFile(str(path)))
-    (record,) = QuestionFile(str(path), unusable="leave_out")
+    (record,) = QuestionFile(str(path), on_error="skip")
     assert record.turns[-1].text == ""  # to be scored, not trained on
 
 

@@ -47,7 +47,7 @@ class Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["coincide_pl.cli", "tests.faults.harness"])
+        self.context.set_forkserver_preload(["coincide_pl.command.main", "tests.faults.harness"])
         self._count = 0
 
     def start(self, *words: object, fault: Callable[[], None] | None = None) -> Running:
@@ -96,7 +96,7 @@ def _command(words: list[str], fault: Callable[[], None] | None, output: str) ->
     import torch
 
     torch.set_num_threads(1)
-    from coincide_pl.cli import main
+    from coincide_pl.command.main import main
 
     if fault is not None:
         fault()

@@ -23,7 +23,10 @@ from test_endings import PREDICT, STEP, TEST, SmallDisk
 from test_kills import OFTEN
 
 PLACES = ("os:replace", "os:write", "os:pwrite", "os:fsync", "os:open", PREDICT, STEP, TEST)
-PLACES += ("coincide_pl.selection.within:_learn", "coincide_pl.selection.clustering:unit_centroids")
+PLACES += (
+    "coincide_pl.selection.steps.cluster_order:_learn",
+    "coincide_pl.selection.arrays.kmeans:unit_centroids",
+)
 KINDS = ("killed at a time", "killed at a call", "SIGTERM at a time", "disk full at a call")
 TWO_KIND = "two processes, the first killed"
 
@@ -43,7 +46,7 @@ class Soak:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self.kills = self.walks = 0
         model = ("--hidden_size=32", "--vision_hidden_size=32", "--vision_num_layers=2")
-        words = ("create", f"--output={folder}/tiny", *model, "--image_size=32")
+        words = ("create-tiny-llava", f"--output={folder}/tiny", *model, "--image_size=32")
         assert self.runner(*words).status == 0
         self.whole = Journey(write_data(folder / "data"), f"{folder}/tiny", folder / "whole")
         self.seconds: dict[str, float] = {}

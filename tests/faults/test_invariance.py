@@ -101,8 +101,8 @@ def chosen(runner, tiny, tmp_path_factory):
 @pytest.mark.parametrize(
     ("more", "world"),
     [
-        (("--data.num_workers=2", "--data.selector.memory=1e-4"), 1),
-        (("--data.selector.memory=1e-4",), 2),
+        (("--data.num_workers=2", "--data.selector.memory_gib=1e-4"), 1),
+        (("--data.selector.memory_gib=1e-4",), 2),
         ((), 4),
     ],
     ids=["workers, little memory", "two processes, little memory", "four processes"],
@@ -126,7 +126,7 @@ def test_the_selection_is_the_same_after_interruptions(runner, chosen, tmp_path)
     assert other.selection == chosen.selection
 
 
-@pytest.mark.parametrize("size", ["--data.batch_size=7", "--data.eval_token_budget=900"])
+@pytest.mark.parametrize("size", ["--data.batch_size=7", "--data.eval_max_tokens=900"])
 def test_other_batches_agree_to_rounding(runner, chosen, tmp_path, size):
     other = replace(chosen, folder=tmp_path)
     result = runner(*other.words("predict", size))

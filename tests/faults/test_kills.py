@@ -10,8 +10,8 @@ from stages import STAGES
 NOTE, STORE = "coincide_pl.reporting.stages", "coincide_pl.signals.store"
 OFTEN = (
     Set(f"{STORE}:SYNC_EVERY", 0.0),
-    Set("coincide_pl.selection.clustering:KEEP_EVERY", 0.0),
-    Set("coincide_pl.selection.within:KEEP_EVERY", 0.0),
+    Set("coincide_pl.selection.arrays.kmeans:KEEP_EVERY", 0.0),
+    Set("coincide_pl.selection.steps.cluster_order:KEEP_EVERY", 0.0),
     Set("coincide_pl.models.checkpoint:SECONDS", 1e-9),
     Set("coincide_pl.models.checkpoint:SHARE", 1e9),
 )
@@ -28,9 +28,9 @@ KILLS = {
         AtCall(f"{NOTE}:append"),  # done, and its time not noted
     ],
     "select": [
-        AtCall("coincide_pl.selection.clustering:unit_centroids", 2),  # a round of k-means
+        AtCall("coincide_pl.selection.arrays.kmeans:unit_centroids", 2),  # a round of k-means
         AtCall("os:replace", 2),  # a state of k-means
-        AtCall("coincide_pl.selection.within:_learn", 3),
+        AtCall("coincide_pl.selection.steps.cluster_order:_learn", 3),
         AtCall("coincide_pl.selection.selection:Selection.save"),
         AtCall("os:fsync", 3),
         AtCall(f"{NOTE}:append", after=True),

@@ -13,7 +13,7 @@ from harness import All, AtCall, Send, Set
 from stages import TWO
 from test_endings import PREDICT, STEP
 
-HURRY = Set("coincide_pl.launcher:PATIENCE", 4.0)
+HURRY = Set("coincide_pl.command.launcher:PATIENCE", 4.0)
 MINUTE = 60.0
 
 

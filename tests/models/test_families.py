@@ -18,8 +18,8 @@ from coincide_pl.errors import ModelError
 from coincide_pl.models import LoRA, ReferenceModule, TargetModule
 from coincide_pl.models.export import export_model
 from coincide_pl.models.loading import load_model
-from coincide_pl.models.prefixes import shares
 from coincide_pl.models.processors import load_processor
+from coincide_pl.models.shared_prefix import shares
 
 RECORDS = [
     Record("a", ("0.png",), (Turn("user", "<image>\nwhat is it?"), Turn("assistant", "red"))),

@@ -39,7 +39,7 @@ CONVERSATIONS = [
         ),
     ),
 ]
-ALL = ["el2n", "mean_token", "activations", "perplexity", "last_token", "aum"]
+ALL = ["el2n", "mean_token", "activations", "nll", "last_token", "margin"]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def plain(model, batch):
         losses.append(-p[label].log())
         margins.append(p[label] - torch.cat([p[:label], p[label + 1 :]]).max())
     means = [torch.stack(x).mean() for x in (errors, losses, margins)]
-    named = dict(zip(("el2n", "perplexity", "aum"), means, strict=True))
+    named = dict(zip(("el2n", "nll", "margin"), means, strict=True))
     return {**named, "last_token": states[-1], "mean_token": states.mean(0)}
 
 
@@ -120,12 +120,12 @@ def test_several_signals_are_one_pass_and_the_head_sees_answers_alone(tiny, reco
 
 
 def test_a_sample_without_an_answer_counts_as_predicted_perfectly(tiny, records):
-    module = ReferenceModule(tiny, None, ["el2n", "perplexity", "aum", "mean_token"])
+    module = ReferenceModule(tiny, None, ["el2n", "nll", "margin", "mean_token"])
     module.configure_model()
     batch = EncodedBatches(records, Encoder(module.processor, 12))[[0, 2]]
     assert (batch.labels[0] == IGNORE).all()
     ours = module.predict_step(batch)
-    assert [float(ours[name][0]) for name in ("el2n", "perplexity", "aum")] == [0, 0, 1]
+    assert [float(ours[name][0]) for name in ("el2n", "nll", "margin")] == [0, 0, 1]
     assert all(torch.isfinite(value).all() for value in ours.values())
 
 

@@ -10,10 +10,10 @@ from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.errors import ModelError
 from coincide_pl.models import CosineWithWarmup, LoRA, TargetModule
-from coincide_pl.models.anatomy import decoder_layers
 from coincide_pl.models.images import model_inputs
 from coincide_pl.models.loading import load_model, save_checkpoint
 from coincide_pl.models.optimization import parameter_groups
+from coincide_pl.models.parts import decoder_layers
 from coincide_pl.models.tiny import tiny_llava
 
 
@@ -95,7 +95,7 @@ def test_the_projector_has_a_rate_of_its_own(tiny):
 
 def test_cosine_with_warmup():
     optimizer = torch.optim.SGD([{"params": [torch.zeros(1)]}], lr=2.0)
-    schedule = CosineWithWarmup(optimizer, warmup=0.1, floor=0.25)
+    schedule = CosineWithWarmup(optimizer, warmup_ratio=0.1, min_lr_ratio=0.25)
     schedule.span(100)
     rates = []
     for _ in range(100):
@@ -105,8 +105,8 @@ def test_cosine_with_warmup():
     assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
     assert rates[55] == pytest.approx(2 * (0.25 + 0.75 * 0.5))
     assert rates[-1] == pytest.approx(0.5, rel=1e-2)
-    with pytest.raises(ModelError, match=r"warmup: 1.5"):
-        CosineWithWarmup(optimizer, warmup=1.5)
+    with pytest.raises(ModelError, match=r"warmup_ratio: 1.5"):
+        CosineWithWarmup(optimizer, warmup_ratio=1.5)
 
 
 def test_lora_trains_adapters_and_folds_them_in(tiny, batches, tmp_path):

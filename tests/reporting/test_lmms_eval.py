@@ -7,7 +7,7 @@ from test_compare import answers
 
 from coincide_pl.errors import CoincideError
 from coincide_pl.reporting.compare import compared, load
-from coincide_pl.reporting.lmms_eval import lmms_results
+from coincide_pl.reporting.lmms_results import lmms_results
 
 RESULTS = {
     "results": {

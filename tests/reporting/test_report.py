@@ -32,7 +32,10 @@ def run(llava, tmp_path):
         "transferability": np.array([0.5, 0.6, 0.7, 0.55]),
         "density": np.array([0.9, 0.8, 0.95, 0.85]),
     }
-    words = {"class_path": "coincide_pl.selection.coincide.Coincide", "init_args": {"seed": 1}}
+    words = {
+        "class_path": "coincide_pl.selection.methods.coincide.Coincide",
+        "init_args": {"seed": 1},
+    }
     folder = tmp_path / "run"
     Selection(
         indices, 60, words, {"data": records.fingerprint}, clusters, {"imbalance": 1.5}, labels
@@ -96,7 +99,7 @@ def test_the_map_comes_from_the_centroids_that_were_kept(run, tmp_path):
 
 def test_without_clusters(run, tmp_path):
     chosen = Selection.load(run / "selection.safetensors")
-    words = {"class_path": "coincide_pl.selection.random.Random", "init_args": {"seed": 0}}
+    words = {"class_path": "coincide_pl.selection.methods.uniform.Random", "init_args": {"seed": 0}}
     Selection(chosen.indices, 60, words, chosen.made_from).save(tmp_path / "random.safetensors")
     page.report(
         str(tmp_path / "random.safetensors"),

@@ -13,7 +13,7 @@ def test_the_chosen_records_as_they_stand_in_the_file(command, llava, tmp_path):
     run = tmp_path / "run"
     status, _, told = command(
         *("select", "--data=InstructionData", "--data.train=LlavaJson"),
-        *(f"--data.train.path={llava}", "--data.train.unusable=leave_out"),
+        *(f"--data.train.path={llava}", "--data.train.on_error=skip"),
         *(f"--data.cache_dir={tmp_path}/cache", "--data.selector=Random", "--data.fraction=0.5"),
         *("--trainer.accelerator=cpu", f"--trainer.default_root_dir={run}"),
     )

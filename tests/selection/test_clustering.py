@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection import assigner, clustering
+from coincide_pl.selection.arrays import assigner, kmeans
+from coincide_pl.selection.arrays.diagnostics import health
+from coincide_pl.selection.arrays.kmeans import choose_method, spherical_kmeans
+from coincide_pl.selection.arrays.rows import Rows
+from coincide_pl.selection.arrays.sketch import sketch
 from coincide_pl.selection.cache import Cache
-from coincide_pl.selection.clustering import choose_method, spherical_kmeans
-from coincide_pl.selection.health import health
-from coincide_pl.selection.rows import Rows
-from coincide_pl.selection.sketch import sketch
 
 
 def mixture(n=1500, width=96, groups=40, noise=0.35, seed=0):
@@ -91,7 +91,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("method", ["exact", "projected"])
 def test_a_killed_clustering_goes_on(mapped, method, tmp_path, monkeypatch):
     whole = spherical_kmeans(mapped, 40, 12, method=method, projection=32)
-    monkeypatch.setattr(clustering, "KEEP_EVERY", -1.0)
+    monkeypatch.setattr(kmeans, "KEEP_EVERY", -1.0)
     keeper = Cache(tmp_path, {"made": "from"})
     assign, calls = assigner.Assigner.assign_to, []
 

@@ -10,7 +10,7 @@ from coincide_pl.selection import D2Pruning, Pool
 def pool(n=80, width=5, seed=0):
     random = np.random.default_rng(seed)
     signals = {
-        "aum": random.uniform(-1, 1, n).astype(np.float32),
+        "margin": random.uniform(-1, 1, n).astype(np.float32),
         "mean_token": random.normal(size=(n, width)).astype(np.float16),
     }
     return Pool(range(n), signals)
@@ -24,8 +24,8 @@ def plain(pool, count, k=5, gamma=0.4, keep="easy", normalize=True):
     squared = ((x[:, None] - x[None]) ** 2).sum(2)
     np.fill_diagonal(squared, np.inf)
     near = np.argsort(squared, 1)[:, :k]
-    aum = pool.signals["aum"].astype(np.float64)
-    start = np.maximum(aum, 0) if keep == "easy" else 1 - aum
+    margin = pool.signals["margin"].astype(np.float64)
+    start = np.maximum(margin, 0) if keep == "easy" else 1 - margin
     score = np.array(
         [start[i] + sum(np.exp(-squared[i, j]) * start[j] for j in near[i]) for i in range(len(x))]
     )
@@ -66,17 +66,17 @@ def test_approximate_graphs_choose_as_many():
 
 def test_equal_scores_go_by_row():
     x = np.eye(6, dtype=np.float32)
-    given = Pool(range(6), {"aum": np.ones(6, np.float32), "mean_token": x})
+    given = Pool(range(6), {"margin": np.ones(6, np.float32), "mean_token": x})
     assert D2Pruning(num_neighbors=1).select(given, 3).indices[0] == 0
-    nothing = Pool(range(6), {"aum": -np.ones(6, np.float32), "mean_token": x})
+    nothing = Pool(range(6), {"margin": -np.ones(6, np.float32), "mean_token": x})
     assert D2Pruning().select(nothing, 4).indices.tolist() == [0, 1, 2, 3]
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(SelectionError, match=r"--model.signals=\[aum,mean_token\]"):
+    with pytest.raises(SelectionError, match=r"--model.signals=\[margin,mean_token\]"):
         D2Pruning().select(Pool(range(5)), 2)
     with pytest.raises(SelectionError, match=r"--model.signals=\[mean_token\]"):
-        D2Pruning().select(Pool(range(5), {"aum": np.zeros(5)}), 2)
+        D2Pruning().select(Pool(range(5), {"margin": np.zeros(5)}), 2)
     with pytest.raises(SelectionError, match="gamma: 0"):
         D2Pruning(gamma=0)
     with pytest.raises(SelectionError, match="num_neighbors: 0"):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from coincide_pl.selection import blocks, neighbors
-from coincide_pl.selection.blocks import SideBySide
-from coincide_pl.selection.neighbors import nearest_neighbors
+from coincide_pl.selection.arrays import blocks, neighbors
+from coincide_pl.selection.arrays.blocks import SideBySide
+from coincide_pl.selection.arrays.neighbors import nearest_neighbors
 
 
 def plain(x, k, normalize):

@@ -28,14 +28,14 @@ def plain(scores, count, part):
 @pytest.mark.parametrize("levels", [5, 10**6])  # few: many are equal
 def test_parts_equal_a_plain_sort(selector, part, count, levels):
     scores = np.random.default_rng(count).integers(0, levels, N) / levels
-    chosen = selector(part=part).select(pool(selector.signals[0], scores), count).indices
+    chosen = selector(keep=part).select(pool(selector.signals[0], scores), count).indices
     assert chosen.tolist() == plain(np.float32(scores), count, part)
 
 
 def test_defaults_are_the_papers():
     scores = np.random.default_rng(0).random(N, np.float32)
     assert EL2N().select(pool("el2n", scores), 8).indices.tolist() == plain(scores, 8, "highest")
-    chosen = Perplexity().select(pool("perplexity", scores), 8).indices
+    chosen = Perplexity().select(pool("nll", scores), 8).indices
     assert chosen.tolist() == plain(scores, 8, "middle")
     assert EL2N().config["init_args"] == {"part": "highest"}
 
@@ -55,7 +55,7 @@ def test_clip_scores_give_samples_without_image_the_median():
     ("selector", "signal", "command"),
     [
         (EL2N, "el2n", "predict --config configs/models/reference.yaml --model.signals=[el2n]"),
-        (Perplexity, "perplexity", "--model.signals=[perplexity]"),
+        (Perplexity, "nll", "--model.signals=[nll]"),
         (CLIPScore, "clip_score", "coincide predict --config configs/models/clip.yaml"),
     ],
 )

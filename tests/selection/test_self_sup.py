@@ -5,7 +5,7 @@ import pytest
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection import Pool, SelfSup
-from coincide_pl.selection.clustering import spherical_kmeans
+from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 
 
 def features(n=120, width=5):

@@ -5,7 +5,7 @@ import pytest
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection import Pool, SemDeDup, semdedup
-from coincide_pl.selection.clustering import spherical_kmeans
+from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 
 
 def features(n=150, width=6, seed=0):

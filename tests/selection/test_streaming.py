@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from coincide_pl.selection import Coincide, Pool, density, greedy_mmd, within
+from coincide_pl.selection import Coincide, Pool, density, greedy_mmd
+from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.cache import Cache
-from coincide_pl.selection.kernels import Kernel, fits
-from coincide_pl.selection.rows import Rows
+from coincide_pl.selection.steps import cluster_order as within
+from coincide_pl.selection.steps.kernels import Kernel, fits
 
 
 def features(n=600, layers=2, hidden=12, groups=30, seed=0):
@@ -36,7 +37,7 @@ def mapped(tmp_path):
 def test_memory_and_place_change_no_byte(mapped, tmp_path, how):
     files = []
     for memory, x in ((2.0, np.array(mapped)), (2.0, mapped), (2e-3, mapped), (1e-4, mapped)):
-        selector = Coincide(20, clustering=how, projection=24, memory=memory)
+        selector = Coincide(20, clustering=how, projection=24, memory_gib=memory)
         selector.select(pool(x), 300).save(tmp_path / "selection")
         files.append((tmp_path / "selection").read_bytes())
     assert not fits(60, mapped.shape[1] * 2, int(1e-4 * 2**30))  # clusters larger than the bound
@@ -115,8 +116,8 @@ def test_killed_while_reading_clusters_it_goes_on(mapped, tmp_path, monkeypatch)
 
     monkeypatch.setattr(within, "_learn", watched)
     with pytest.raises(Stop):
-        Coincide(20, memory=1.5e-4).select(pool(mapped, tmp_path), 300)
-    again = Coincide(20, memory=1.5e-4).select(pool(mapped, tmp_path), 300)
+        Coincide(20, memory_gib=1.5e-4).select(pool(mapped, tmp_path), 300)
+    again = Coincide(20, memory_gib=1.5e-4).select(pool(mapped, tmp_path), 300)
     assert len(calls) < 17 + 20
     assert again.fingerprint == whole.fingerprint
 

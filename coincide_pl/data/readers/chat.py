@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coincide_pl.data.readers.conversation import MALFORMED, inside, source_of, turns_of
-from coincide_pl.data.readers.reader import OnUnusable, Reader, identity_of
+from coincide_pl.data.readers.reader import OnError, Reader, identity_of
 from coincide_pl.data.readers.tables import find_files, rows, write_rows
 from coincide_pl.data.records import IMAGE_MARK, Record, Role, Unusable
 from coincide_pl.errors import DataError, FileError
@@ -44,7 +44,7 @@ class ChatDataset(Reader):
         split: str = "train",
         image_folder: str | None = None,
         source_field: str | None = None,
-        unusable: OnUnusable = "stop",
+        on_error: OnError = "stop",
     ) -> None:
         """Remembers where the data lie; no row is read yet.
 
@@ -56,7 +56,7 @@ class ChatDataset(Reader):
             source_field: column that names the task or source; by default `task_name` or `source`
                 where there is one; or else the folder of the data file, where there are several;
                 the first folder of the image path; or `text`.
-            unusable: `stop` at a record or image that can't be used, or `leave_out` such records;
+            on_error: `stop` at a record or image that can't be used, or `skip` such records;
                 they are counted, and listed in a file. All images are opened for that, once.
 
         Raises:
@@ -66,7 +66,7 @@ class ChatDataset(Reader):
         self.split = split
         self.image_folder = image_folder
         self.source_field = source_field
-        self.unusable = unusable
+        self.on_error = on_error
         self._files = find_files(self.path, split)
         for file in self._files:
             if not file.is_file():

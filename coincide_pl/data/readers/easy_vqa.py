@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from coincide_pl.data.readers.json_text import json_array
-from coincide_pl.data.readers.reader import Reader, write_text
+from coincide_pl.data.readers.reader import Reader
 from coincide_pl.data.records import IMAGE_MARK, Record, Turn
 from coincide_pl.errors import DataError
+from coincide_pl.files import write_text
 
 SHAPES = ("circle", "rectangle", "triangle")
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from coincide_pl.data.readers.conversation import MALFORMED, inside, source_of, turns_of
 from coincide_pl.data.readers.json_text import chosen_items, json_array, json_items
-from coincide_pl.data.readers.reader import OnUnusable, Reader, identity_of, write_text
+from coincide_pl.data.readers.reader import OnError, Reader, identity_of
 from coincide_pl.data.records import Record, Unusable
 from coincide_pl.errors import DataError
+from coincide_pl.files import write_text
 
 
 class LlavaJson(Reader):
@@ -26,7 +27,7 @@ class LlavaJson(Reader):
         path: str,
         image_folder: str | None = None,
         source_field: str | None = None,
-        unusable: OnUnusable = "stop",
+        on_error: OnError = "stop",
     ) -> None:
         """Remembers where the data lie; nothing is read yet.
 
@@ -36,7 +37,7 @@ class LlavaJson(Reader):
             source_field: key of a record that names its task or source; by default `task_name`, as
                 Vision-Flan has it, or else the first folder of its image path, which tells the
                 source in LLaVA-1.5's mix, or `text` without one.
-            unusable: `stop` at a record or image that can't be used, or `leave_out` such records;
+            on_error: `stop` at a record or image that can't be used, or `skip` such records;
                 they are counted, and listed in a file. All images are opened for that, once.
 
         Raises:
@@ -45,7 +46,7 @@ class LlavaJson(Reader):
         self.path = Path(path)
         self.image_root = Path(image_folder) if image_folder else self.path.parent
         self.source_field = source_field
-        self.unusable = unusable
+        self.on_error = on_error
         if not self.path.is_file():
             raise DataError(f"{path}: no such data file")
         if not self.image_root.is_dir():

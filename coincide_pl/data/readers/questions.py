@@ -8,9 +8,10 @@ from typing import Any
 
 from coincide_pl.data.readers.conversation import MALFORMED, inside
 from coincide_pl.data.readers.json_text import chosen_items, json_items, json_lines
-from coincide_pl.data.readers.reader import OnUnusable, Reader, identity_of, write_text
+from coincide_pl.data.readers.reader import OnError, Reader, identity_of
 from coincide_pl.data.records import IMAGE_MARK, Record, Turn, Unusable
 from coincide_pl.errors import DataError
+from coincide_pl.files import write_text
 
 ANSWERS = ("answers", "answer", "label", "multiple_choice_answer", "ground_truth")
 """Where a question's right answer stands, the first of these that it has."""
@@ -34,7 +35,7 @@ class QuestionFile(Reader):
         image_folder: str | None = None,
         answers: str | None = None,
         suffix: str = "",
-        unusable: OnUnusable = "stop",
+        on_error: OnError = "stop",
     ) -> None:
         """Remembers where the data lie; nothing is read yet.
 
@@ -43,7 +44,7 @@ class QuestionFile(Reader):
             image_folder: folder that the `image` paths are relative to (default: the file's own).
             answers: file of the answers, where the questions have none.
             suffix: put after each question, such as a line that asks for a single word.
-            unusable: `stop` at a question or image that can't be used, or `leave_out` such
+            on_error: `stop` at a question or image that can't be used, or `skip` such
                 questions; they are counted, and listed in a file.
 
         Raises:
@@ -53,7 +54,7 @@ class QuestionFile(Reader):
         self.image_root = Path(image_folder) if image_folder else self.path.parent
         self.answers = Path(answers) if answers else None
         self.suffix = suffix
-        self.unusable = unusable
+        self.on_error = on_error
         for file in self.files():
             if not file.is_file():
                 raise DataError(f"{file}: no such data file")

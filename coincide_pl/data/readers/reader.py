@@ -20,14 +20,14 @@ from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.conversation import MALFORMED, trainable
 from coincide_pl.data.records import Record, Records, Unusable, place
 from coincide_pl.errors import DataError, printable
-from coincide_pl.files import beside, content_digest, is_as_it_was
+from coincide_pl.files import content_digest, is_as_it_was, write_text
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Raised when the same source would be read into other records."""
 
-OnUnusable = Literal["stop", "leave_out"]
+OnError = Literal["stop", "skip"]
 HALF = "holds half a surrogate pair, which is no text"
 
 
@@ -64,7 +64,7 @@ class Reader(ABC):
 
     image_root: Path
     """Folder that the records' image paths are relative to."""
-    unusable: OnUnusable = "stop"
+    on_error: OnError = "stop"
     """What becomes of records and images that can't be used."""
     id_field = "id"
     """Key of an item's name."""
@@ -119,14 +119,14 @@ class Reader(ABC):
         Raises:
             DataError: naming file, record and field.
         """
-        return self.read(Findings(), self.unusable)
+        return self.read(Findings(), self.on_error)
 
-    def read(self, findings: Findings, unusable: OnUnusable) -> Iterator[Record]:
+    def read(self, findings: Findings, on_error: OnError) -> Iterator[Record]:
         """Yields the records in file order, and notes what it came upon.
 
         Args:
             findings: where it is noted.
-            unusable: `stop` at the first record that can't be used, or `leave_out`.
+            on_error: `stop` at the first record that can't be used, or `skip`.
 
         Raises:
             DataError: naming file, record and field.
@@ -144,7 +144,7 @@ class Reader(ABC):
             except (Unusable, UnicodeEncodeError) as error:
                 known = error if isinstance(error, Unusable) else Unusable(MALFORMED, HALF)
                 line = f"{self._name(number, item)}: {known}"
-                if unusable == "stop":
+                if on_error == "stop":
                     raise Unusable(known.kind, line) from error
                 findings.add(number, known.kind, line)
                 continue
@@ -156,7 +156,7 @@ class Reader(ABC):
     def records(self, cache_dir: str | Path) -> Records:
         """The records, read the first time and memory-mapped from then on.
 
-        With `leave_out`, the first reading opens all images. What was left out is listed in a file
+        With `skip`, the first reading opens all images. What was left out is listed in a file
         beside the records; all is read again when one of the images that were left out has changed.
 
         Args:
@@ -173,7 +173,7 @@ class Reader(ABC):
             "reader": type(self).__qualname__,
             "files": [list(stat) for stat in stats],
             "image_root": str(self.image_root.resolve()),
-            "options": {**self.options(), "unusable": self.unusable},
+            "options": {**self.options(), "on_error": self.on_error},
         }
         key = hashlib.blake2b(json.dumps(made_from).encode(), digest_size=8).hexdigest()
         path = cache / f"{type(self).__name__}-{key}.arrow"
@@ -199,7 +199,7 @@ class Reader(ABC):
         cache = Path(cache_dir).expanduser()
         self.image_root = self.images_in(cache)
         path = cache / f".{type(self).__name__}-{os.getpid()}.arrow"
-        records = self.read(findings, "leave_out")
+        records = self.read(findings, "skip")
         try:
             return Records.write(
                 path,
@@ -222,7 +222,7 @@ class Reader(ABC):
         def sift(records: Records) -> tuple[np.ndarray, dict[str, Any]]:
             records.notes = {"starts": self.starts()}
             numbers, bad = records.numbers, {}
-            if self.unusable == "leave_out":
+            if self.on_error == "skip":
                 names, rows = records.images
                 unusable = unusable_images(records.image_root, list(names))
                 for name, error in unusable.items():
@@ -241,7 +241,7 @@ class Reader(ABC):
                 raise DataError(f"{self.files()[0]}: no record can be used; see {listed}")
             return kept, {**records.notes, "bad": bad, "told": told}
 
-        records = self.read(findings, self.unusable)
+        records = self.read(findings, self.on_error)
         return Records.write(
             path, records, image_root=self.image_root.resolve(), made_from=made_from, sift=sift
         )
@@ -306,9 +306,3 @@ def is_whole(path: Path, digest: Path) -> bool:
             return True
         log.warning("%s: damaged", path)
     return False
-
-
-def write_text(path: str | Path, pieces: Iterable[str]) -> None:
-    """Write a text file beside its place, then put it there."""
-    with beside(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.writelines(pieces)

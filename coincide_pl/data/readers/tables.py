@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coincide_pl.data.readers.json_text import json_array, json_items, json_lines
-from coincide_pl.data.readers.reader import write_text
 from coincide_pl.errors import DataError
-from coincide_pl.files import PART, beside
+from coincide_pl.files import PART, beside, write_text
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),

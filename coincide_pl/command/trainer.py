@@ -11,9 +11,9 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer import call
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 
+from coincide_pl.callbacks import EndBetweenBatches
+from coincide_pl.command.launcher import Launcher
 from coincide_pl.datamodule import InstructionData
-from coincide_pl.interruption import EndBetweenBatches
-from coincide_pl.launcher import Launcher
 from coincide_pl.models.checkpoint import Checkpoints
 
 

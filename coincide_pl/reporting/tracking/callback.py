@@ -17,11 +17,11 @@ from urllib.parse import urlparse
 import lightning
 from lightning.pytorch.loggers import WandbLogger
 
-from coincide_pl.data.readers.reader import write_text
 from coincide_pl.errors import CoincideError
+from coincide_pl.files import write_text
 from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.reporting.costs import costs, inputs, read_config
-from coincide_pl.reporting.offline import OUTCOMES
+from coincide_pl.reporting.tracking.offline import OUTCOMES
 
 PACKAGES = ("coincide-pl", "lightning", "torch", "transformers", "faiss-cpu", "faiss-gpu", "peft")
 """Packages whose versions are noted."""

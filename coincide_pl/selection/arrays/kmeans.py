@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.progress import track
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.assigner import Assigner, Keeper, Setting, shift, unit_centroids
-from coincide_pl.selection.health import Health, health
-from coincide_pl.selection.processes import group_size, summed
-from coincide_pl.selection.rows import Rows
-from coincide_pl.selection.sketch import sketch
+from coincide_pl.processes import group_size, summed
+from coincide_pl.selection.arrays.assigner import Assigner, Keeper, Setting, shift, unit_centroids
+from coincide_pl.selection.arrays.diagnostics import Health, health
+from coincide_pl.selection.arrays.rows import Rows
+from coincide_pl.selection.arrays.sketch import sketch
 
 with contextlib.redirect_stdout(io.StringIO()):  # it tells that scipy is not there; not needed here
     from faiss.contrib.clustering import kmeans as faiss_kmeans

@@ -1,12 +1,17 @@
-"""Processes of one torch.distributed group that select together, each a share of the rows."""
+"""Processes of one run: what the first does for all, and what each does of a share of the rows."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed
 
-from coincide_pl.errors import SelectionError
+from coincide_pl.errors import CoincideError, SelectionError
+
+T = TypeVar("T")
 
 
 def group_size() -> tuple[int, int]:
@@ -56,3 +61,30 @@ def refuse(bad: int) -> None:
         error = SelectionError(f"the features of record {bad} hold NaN or infinity")
         error.shared = True
         raise error
+
+
+def on_first_process(strategy: Any, action: Callable[[], T]) -> T:
+    """Do something on the first process; the others wait for it, and get what it returned.
+
+    Args:
+        strategy: of the trainer.
+        action: what is done once.
+
+    Raises:
+        CoincideError: what the action raised, in every process.
+    """
+    from lightning.fabric.utilities.distributed import _InfiniteBarrier
+
+    error: CoincideError | None = None
+    result: T | None = None
+    with _InfiniteBarrier():  # it may take hours; other barriers give up after 30 minutes
+        if strategy.is_global_zero:
+            try:
+                result = action()
+            except CoincideError as caught:
+                error = caught
+    error, result = strategy.broadcast((error, result))
+    if error is not None:
+        error.shared = True
+        raise error
+    return result

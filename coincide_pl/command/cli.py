@@ -1,8 +1,8 @@
 """The verbs of the command `lightning`, also called `coincide`.
 
 `fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
-`check`, `convert`, `export`, `create`, `create-clip`, `compare`, `report`, `overlap` and `subset`
-are plain functions with the same kind of options and configs.
+`check`, `convert`, `export`, `create-tiny-llava`, `create-tiny-clip`, `compare`, `report`,
+`overlap` and `subset` are plain functions with the same kind of options and configs.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import coincide_pl.data.readers
 import coincide_pl.selection  # noqa: F401  (readers and selectors can be named by their class)
-from coincide_pl.data.readers.reader import write_text
-from coincide_pl.data.truncation import WarnTruncated
+from coincide_pl.callbacks import WarnTruncated
+from coincide_pl.command.launcher import GO_ON, Launcher
+from coincide_pl.command.messages import one_line
+from coincide_pl.command.trainer import Trainer
 from coincide_pl.errors import CoincideError, ConfigError, ProcessError, printable
 from coincide_pl.evaluation import Evaluate
-from coincide_pl.files import Lock
+from coincide_pl.files import Lock, write_text
 from coincide_pl.interruption import Interrupted, interruption
-from coincide_pl.launcher import GO_ON, Launcher
 from coincide_pl.models import ExportModel, LastCheckpoint, SelfFilterModule
 from coincide_pl.models.loading import first_line
 from coincide_pl.reporting.costs import NoteInputs
 from coincide_pl.reporting.stages import timed
-from coincide_pl.reporting.wandb import (
+from coincide_pl.reporting.tracking.callback import (
     LogToWandb,
     finish,
     go_offline_if_needed,
@@ -40,8 +41,6 @@ from coincide_pl.reporting.wandb import (
     without_deprecated,
 )
 from coincide_pl.signals import WriteDifficulty, WriteSignals
-from coincide_pl.suggestions import one_line
-from coincide_pl.trainer import Trainer
 
 
 class Parser(LightningArgumentParser):

@@ -18,11 +18,11 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import distributed
 from transformers.utils import logging as transformers_logging
 
-from coincide_pl.command import Command, Parser
+from coincide_pl.command.cli import Command, Parser
+from coincide_pl.command.launcher import PATIENCE, end_with_parent
 from coincide_pl.data.check import check
 from coincide_pl.errors import CoincideError, ConfigError, printable
 from coincide_pl.interruption import Interrupted, interruption
-from coincide_pl.launcher import PATIENCE, end_with_parent
 from coincide_pl.models.convert import convert
 from coincide_pl.models.export import export
 from coincide_pl.models.tiny import tiny_clip, tiny_llava
@@ -37,8 +37,8 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "check": check,
     "convert": convert,
     "export": export,
-    "create": tiny_llava,
-    "create-clip": tiny_clip,
+    "create-tiny-llava": tiny_llava,
+    "create-tiny-clip": tiny_clip,
     "compare": compare,
     "report": report,
     "overlap": overlap,

@@ -61,7 +61,12 @@ def one_line(message: str, parser: ArgumentParser) -> str:
         value = match[2] or _found(r"Given value: (.*)", message) or "the value"
         return f"{key}: {value} is not {'an' if match[1][0] in 'aeiou' else 'a'} {match[1]}"
     if match := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", cause):
-        commands = [*re.findall(r"'([^']*)'", match[2]), "create", "create-clip", "compare"]
+        commands = [
+            *re.findall(r"'([^']*)'", match[2]),
+            "create-tiny-llava",
+            "create-tiny-clip",
+            "compare",
+        ]
         near = _nearest(match[1], commands)
         return f"{match[1]!r} is not one of {', '.join(commands)}{near}"
     if names := _found(r"arguments are required: (.*)", cause):

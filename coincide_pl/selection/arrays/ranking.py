@@ -6,23 +6,23 @@ from typing import Literal
 
 import numpy as np
 
-Part = Literal["highest", "middle", "lowest"]
+Keep = Literal["highest", "middle", "lowest"]
 
 
-def ranked(scores: np.ndarray, count: int, part: Part) -> np.ndarray:
+def ranked(scores: np.ndarray, count: int, keep: Keep) -> np.ndarray:
     """The rows whose scores are the highest, around the median, or the lowest.
 
     Args:
         scores: [N]; equal ones rank by row.
         count: how many.
-        part: which end, or the middle: as many ranks below it are left out as above, one more
+        keep: which end, or the middle: as many ranks below it are left out as above, one more
             above where that does not divide.
 
     Returns:
         int64 [count], the most extreme first; the middle from low to high.
     """
-    if part == "highest":
+    if keep == "highest":
         return np.argsort(-scores, kind="stable")[:count]
     ascending = np.argsort(scores, kind="stable")
-    start = (len(scores) - count) // 2 if part == "middle" else 0
+    start = (len(scores) - count) // 2 if keep == "middle" else 0
     return ascending[start : start + count]

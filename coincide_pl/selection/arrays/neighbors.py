@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import torch
 
-from coincide_pl.selection.blocks import Rows, blocks, float_rows
+from coincide_pl.selection.arrays.blocks import Rows, blocks, float_rows
 
 EXACT_BELOW = 50_000
 """Pools from this size on are searched approximately, unless told otherwise."""

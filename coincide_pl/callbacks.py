@@ -1,4 +1,4 @@
-"""One warning each, with the count, for conversations that were cut or teach nothing."""
+"""Callbacks of every run: it ends between batches, and warns of conversations that were cut."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import lightning
 import torch
 
 from coincide_pl.data.collation import Batch
+from coincide_pl.interruption import interruption
 
 log = logging.getLogger(__name__)
 
@@ -48,3 +49,24 @@ class WarnTruncated(lightning.Callback):
         self.told = True
 
     on_train_epoch_end = on_test_epoch_end = on_predict_epoch_end = _tell
+
+
+class EndBetweenBatches(lightning.Callback):
+    """Lets a batch come to its end, with all that is written of it, before the command ends."""
+
+    def _begin(self, *args: Any, **kwargs: Any) -> None:
+        interruption.check()
+        interruption.batches(True)
+
+    on_train_batch_start = on_validation_batch_start = _begin
+    on_test_batch_start = on_predict_batch_start = _begin
+
+    def _end(self, *args: Any, **kwargs: Any) -> None:
+        interruption.batches(False)
+        interruption.check()
+
+    on_train_end = on_validation_end = on_test_end = on_predict_epoch_end = _end
+
+    def on_exception(self, *args: Any, **kwargs: Any) -> None:
+        """There is nothing more to come to its end."""
+        interruption.batches(False)

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from coincide_pl.selection.exact import STEP, rounded_unit
-from coincide_pl.selection.processes import gathered, group_size, refuse, summed
-from coincide_pl.selection.rows import Rows
+from coincide_pl.processes import gathered, group_size, refuse, summed
+from coincide_pl.selection.arrays.exact import STEP, rounded_unit
+from coincide_pl.selection.arrays.rows import Rows
 
 EXACT_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Entries of pairs multiplied exactly at once: what a cache holds, or what keeps a GPU busy."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.exact import rounded_unit
+from coincide_pl.selection.arrays.exact import rounded_unit
 
 SAME = 1 - 1e-5
 """Centroids of a larger cosine are the same."""

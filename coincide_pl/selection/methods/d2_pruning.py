@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.greedy import pick_and_lower
-from coincide_pl.selection.neighbors import EXACT_BELOW, nearest_neighbors
+from coincide_pl.selection.arrays.greedy import pick_and_lower
+from coincide_pl.selection.arrays.neighbors import EXACT_BELOW, nearest_neighbors
 from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
@@ -23,7 +23,7 @@ class D2Pruning(Selector):
     N(i) are the k nearest of i, of those that are left in the selection. Equal scores go by row.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("aum", "mean_token")
+    signals: ClassVar[tuple[str, ...]] = ("margin", "mean_token")
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class D2Pruning(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """Builds the graph, passes messages, and picks."""
-        aum = np.asarray(pool.signals["aum"], np.float64)  # [N]
-        scores = np.maximum(aum, 0) if self.keep == "easy" else 1 - aum
+        margin = np.asarray(pool.signals["margin"], np.float64)  # [N]
+        scores = np.maximum(margin, 0) if self.keep == "easy" else 1 - margin
         graph = nearest_neighbors(
             pool.signals["mean_token"],
             self.num_neighbors,

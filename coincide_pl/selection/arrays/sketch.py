@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import torch
 
-from coincide_pl.selection.assigner import Setting, zero_unless_finite
-from coincide_pl.selection.processes import gathered, group_size, refuse
-from coincide_pl.selection.rows import Rows
+from coincide_pl.processes import gathered, group_size, refuse
+from coincide_pl.selection.arrays.assigner import Setting, zero_unless_finite
+from coincide_pl.selection.arrays.rows import Rows
 
 
 def sketch(rows: Rows, width: int, setting: Setting) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.rows import Rows
+from coincide_pl.selection.arrays.rows import Rows
 
 MEMORY = 1 << 30
 """Bytes for rows and kernels held at once."""

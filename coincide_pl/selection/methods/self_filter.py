@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.blocks import SideBySide
-from coincide_pl.selection.greedy import pick_and_lower
-from coincide_pl.selection.neighbors import EXACT_BELOW, nearest_neighbors
+from coincide_pl.selection.arrays.blocks import SideBySide
+from coincide_pl.selection.arrays.greedy import pick_and_lower
+from coincide_pl.selection.arrays.neighbors import EXACT_BELOW, nearest_neighbors
 from coincide_pl.selection.selector import Picks, Pool, Selector
 
 

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.budgets import Walk, walk
+from coincide_pl.processes import group_size
+from coincide_pl.selection.arrays.diagnostics import Health
+from coincide_pl.selection.arrays.kmeans import Clusters, Method, spherical_kmeans
+from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.cache import Cache
-from coincide_pl.selection.clustering import Clusters, Method, spherical_kmeans
-from coincide_pl.selection.health import Health
-from coincide_pl.selection.kernels import MEMORY, check_bandwidth
-from coincide_pl.selection.processes import group_size
-from coincide_pl.selection.rows import Rows
 from coincide_pl.selection.selector import Picks, Pool, Selector, target_count
-from coincide_pl.selection.transferability import Modality, transferability
-from coincide_pl.selection.within import Reading, Within, read_clusters
+from coincide_pl.selection.steps.budgets import Walk, walk
+from coincide_pl.selection.steps.cluster_order import Reading, Within, read_clusters
+from coincide_pl.selection.steps.kernels import MEMORY, check_bandwidth
+from coincide_pl.selection.steps.transferability import Modality, transferability
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Coincide(Selector):
     """
 
     signals: ClassVar[tuple[str, ...]] = ("activations",)
-    without_effect: ClassVar[tuple[str, ...]] = ("memory",)
+    without_effect: ClassVar[tuple[str, ...]] = ("memory_gib",)
     by_all_processes: ClassVar[bool] = True
 
     def __init__(
@@ -48,13 +48,13 @@ class Coincide(Selector):
         bandwidth: float = 1.0,
         modality: Modality = "text",
         exclude_above: float | None = 0.9,
-        density_with_self: bool = True,
+        include_self: bool = True,
         num_iterations: int = 50,
         seed: int = 1234,
         clustering: Method = "auto",
         projection: int = 512,
         restarts: int = 0,
-        memory: float = 2.0,
+        memory_gib: float = 2.0,
     ) -> None:
         """Checks the hyperparameters.
 
@@ -66,15 +66,15 @@ class Coincide(Selector):
             modality: halves that transferability compares (`both` in the paper).
             exclude_above: centroids more similar are left out of transferability (null in the
                 paper).
-            density_with_self: whether density counts each sample's pair with itself.
+            include_self: whether density counts each sample's pair with itself.
             num_iterations: of k-means at most.
             seed: of k-means.
             clustering: `exact` in full width; `projected` in fewer dimensions; `two_level` for very
                 many clusters; `auto` chooses by size, and says so where it is not exact.
             projection: dimensions of the projected rows.
             restarts: if the clustering collapses, how often to try again with the next seed.
-            memory: GiB for blocks of rows, products and kernels; beside these, the centroids take
-                20 bytes an entry. It does not change the selection.
+            memory_gib: GiB for blocks of rows, products and kernels; beside these, the centroids
+                take 20 bytes an entry. It does not change the selection.
 
         Raises:
             SelectionError: a value that makes no sense.
@@ -85,7 +85,7 @@ class Coincide(Selector):
             "num_iterations": num_iterations,
             "temperature": temperature,
             "projection": projection,
-            "memory": memory,
+            "memory_gib": memory_gib,
         }.items():
             if not value > 0:
                 raise SelectionError(f"{name}: {value} must be positive")
@@ -96,13 +96,13 @@ class Coincide(Selector):
         self.bandwidth = bandwidth
         self.modality: Modality = modality
         self.exclude_above = exclude_above
-        self.density_with_self = density_with_self
+        self.include_self = include_self
         self.num_iterations = num_iterations
         self.seed = seed
         self.clustering: Method = clustering
         self.projection = projection
         self.restarts = restarts
-        self.memory = memory
+        self.memory_gib = memory_gib
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """Clusters, scores and picks."""
@@ -130,7 +130,7 @@ class Coincide(Selector):
             scores = self._transferability(clusters, pool.num_layers, kept)
         within = Within.unknown(clusters.labels, self.num_clusters)
         reading = Reading(
-            Rows(features), self.bandwidth, int(self.memory * 2**30), torch.device(pool.device)
+            Rows(features), self.bandwidth, int(self.memory_gib * 2**30), torch.device(pool.device)
         )
         kept = kept.also(bandwidth=self.bandwidth)
         known = kept.load("within")
@@ -140,7 +140,7 @@ class Coincide(Selector):
             )
         with stage("density and order of picking"):
             read_clusters(within, reading, None, kept)
-        densities = within.densities(self.density_with_self)
+        densities = within.densities(self.include_self)
         plan = walk(scores, densities, within.sizes, count, self.temperature)
         with stage("picks"):
             read_clusters(within, reading, np.where(plan.whole, 0, plan.total), kept)
@@ -179,7 +179,7 @@ class Coincide(Selector):
             method=self.clustering,
             projection=self.projection,
             restarts=self.restarts,
-            memory=int(self.memory * 2**30),
+            memory=int(self.memory_gib * 2**30),
             device=pool.device,
             keeper=kept,
         )

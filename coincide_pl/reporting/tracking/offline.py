@@ -15,7 +15,7 @@ import yaml
 from coincide_pl.errors import CoincideError
 from coincide_pl.reporting.costs import parse_config
 from coincide_pl.reporting.runs import FinishedRun
-from coincide_pl.reporting.wandb_log import Log, read_log
+from coincide_pl.reporting.tracking.log_file import Log, read_log
 
 STAGES = ("fit", "test", "validate", "predict")
 CONFIG = {"directory", "inputs", "selection", *(f"{stage}_config" for stage in STAGES)}

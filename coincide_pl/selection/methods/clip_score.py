@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from coincide_pl.selection.ranking import ranked
+from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.selector import Picks, Pool, Selector
 
 

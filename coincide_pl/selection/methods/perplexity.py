@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from coincide_pl.selection.ranking import Part, ranked
+from coincide_pl.selection.arrays.ranking import Keep, ranked
 from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
@@ -17,16 +17,16 @@ class Perplexity(Selector):
     median. The signal is the mean itself, which ranks alike. Equal scores rank by row.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("perplexity",)
+    signals: ClassVar[tuple[str, ...]] = ("nll",)
 
-    def __init__(self, part: Part = "middle") -> None:
-        """Keeps the part.
+    def __init__(self, keep: Keep = "middle") -> None:
+        """Keeps which samples to keep.
 
         Args:
-            part: of the ranking to keep.
+            keep: the samples with the highest, the middle or the lowest values.
         """
-        self.part: Part = part
+        self.keep: Keep = keep
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` samples of that part."""
-        return Picks(ranked(np.asarray(pool.signals["perplexity"]), count, self.part))
+        return Picks(ranked(np.asarray(pool.signals["nll"]), count, self.keep))

@@ -13,11 +13,11 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from coincide_pl.selection.assigner import Keeper
-from coincide_pl.selection.clustering import KEEP_EVERY
-from coincide_pl.selection.kernels import Kernel, fits, mean_density, members
-from coincide_pl.selection.processes import group_size, summed
-from coincide_pl.selection.rows import Rows
+from coincide_pl.processes import group_size, summed
+from coincide_pl.selection.arrays.assigner import Keeper
+from coincide_pl.selection.arrays.kmeans import KEEP_EVERY
+from coincide_pl.selection.arrays.rows import Rows
+from coincide_pl.selection.steps.kernels import Kernel, fits, mean_density, members
 
 
 @dataclass

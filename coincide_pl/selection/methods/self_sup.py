@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.blocks import centroid_cosines
-from coincide_pl.selection.clustering import spherical_kmeans
-from coincide_pl.selection.ranking import ranked
+from coincide_pl.selection.arrays.blocks import centroid_cosines
+from coincide_pl.selection.arrays.kmeans import spherical_kmeans
+from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.selector import Picks, Pool, Selector
 
 

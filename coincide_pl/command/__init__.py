@@ -1,0 +1,1 @@
+"""The command `coincide`, also called `lightning`: its verbs, its messages, its processes."""

@@ -1,0 +1,1 @@
+"""What goes to Weights & Biases, and what is read from the files that it keeps on disk."""

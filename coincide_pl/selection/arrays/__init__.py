@@ -1,0 +1,1 @@
+"""Large arrays: rows read in blocks, exact products, k-means, nearest neighbors."""

@@ -1,0 +1,1 @@
+"""COINCIDE's steps: transferability, density, budgets, and the order of picking."""
