@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection import Pool, SemDeDup, semdedup
+from coincide_pl.selection import Pool, SemDeDup
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
+from coincide_pl.selection.methods import semdedup
 
 
 def features(n=150, width=6, seed=0):
