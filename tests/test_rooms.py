@@ -1,4 +1,4 @@
-"""Lost if these fail: imports in one direction, so that a room can be read, tested and replaced alone."""
+"""Lost if these fail: imports in one direction, so that a room can be read and replaced alone."""
 
 import ast
 import re
