@@ -27,7 +27,7 @@ class WarnTruncated(lightning.Callback):
     def _count(self, *args: Any, **kwargs: Any) -> None:
         batch: Batch = args[3]
         self.cut += batch.num_truncated
-        self.empty += batch.num_unlabelled
+        self.empty += batch.num_unlabeled
         self.seen += len(batch.rows)
 
     on_train_batch_end = on_test_batch_end = on_predict_batch_end = _count

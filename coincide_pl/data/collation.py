@@ -27,7 +27,7 @@ class Batch:
         attention_mask: int64 [B, T], 0 at padding.
         labels: int64 [B, T], -100 where nothing is trained.
         columns: int64 [C], the places t at which some row's token t + 1 is trained.
-        labelled: int64 [L], which of B * C pairs of row and column are trained, row by row.
+        labeled: int64 [L], which of B * C pairs of row and column are trained, row by row.
         targets: int64 [L], the tokens there.
         image_mask: bool [B, T], see `Encoding`.
         text_mask: bool [B, T], see `Encoding`.
@@ -40,7 +40,7 @@ class Batch:
         sources: [B], each record's source, or `all` where the data have none.
         answers: [B], each record's last answer.
         num_truncated: conversations that the maximum length cut.
-        num_unlabelled: conversations without a token to train on.
+        num_unlabeled: conversations without a token to train on.
         image_counts: int64 [B], images of each row that were kept.
         prefix: int64 [B], which of the distinct beginnings a row has: all tokens up to the end of
             its image. None where nothing is to be shared: rows all begin in another way, are padded
@@ -53,7 +53,7 @@ class Batch:
     attention_mask: Tensor
     labels: Tensor
     columns: Tensor
-    labelled: Tensor
+    labeled: Tensor
     targets: Tensor
     image_mask: Tensor
     text_mask: Tensor
@@ -66,7 +66,7 @@ class Batch:
     sources: list[str]
     answers: list[str]
     num_truncated: int
-    num_unlabelled: int
+    num_unlabeled: int
     image_counts: Tensor
     prefix: Tensor | None
     prefix_lengths: Tensor | None
@@ -174,23 +174,23 @@ def collate(
         sources=[record.source or "all" for record in records],
         answers=[record.turns[-1].text for record in records],
         num_truncated=sum(e.truncated for e in encodings),
-        num_unlabelled=sum(bool((e.labels == IGNORE).all()) for e in encodings),
+        num_unlabeled=sum(bool((e.labels == IGNORE).all()) for e in encodings),
         image_counts=torch.tensor([e.num_images for e in encodings], dtype=torch.int64),
         **shared_beginnings(encodings, occurrences, left),
     )
 
 
 def with_targets(labels: Tensor) -> dict[str, Any]:
-    """`labels`, `columns`, `labelled` and `targets` of a `Batch`.
+    """`labels`, `columns`, `labeled` and `targets` of a `Batch`.
 
     They are worked out here, for on a GPU finding places makes the program wait.
     """
     wanted = labels[:, 1:]
     columns = (wanted != IGNORE).any(0).nonzero()[:, 0]
     wanted = wanted[:, columns].flatten()
-    labelled = (wanted != IGNORE).nonzero()[:, 0]
-    targets = wanted[labelled]
-    return {"labels": labels, "columns": columns, "labelled": labelled, "targets": targets}
+    labeled = (wanted != IGNORE).nonzero()[:, 0]
+    targets = wanted[labeled]
+    return {"labels": labels, "columns": columns, "labeled": labeled, "targets": targets}
 
 
 def shared_beginnings(

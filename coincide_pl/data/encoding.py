@@ -173,15 +173,15 @@ class Encoder:
     ) -> Encoding:
         text, spans = laid_out
         tokens = self._spell_out(text, self._tokenize(text), spans)
-        labelled = np.zeros(len(tokens.ids), bool)
+        labeled = np.zeros(len(tokens.ids), bool)
         for (start, stop), one in zip(spans, spoken, strict=True):
             if one.role == "assistant":
                 # The blank before an answer is the answer's, be it a token of its own or not.
                 start -= text[:start].endswith(" ")
-                labelled |= (tokens.ends > start) & (tokens.starts < stop + len(end))
+                labeled |= (tokens.ends > start) & (tokens.starts < stop + len(end))
         users = [span for span, one in zip(spans, spoken, strict=True) if one.role == "user"]
         first = (users or spans or [(0, 0)])[0][0]
-        return self._expand(tokens.ids, labelled, tokens.ends > first, images)
+        return self._expand(tokens.ids, labeled, tokens.ends > first, images)
 
     def _tokenize(self, text: str) -> _Tokens:
         """All tokens, the tokenizer's own first one (BOS) too, unless the template wrote it."""
@@ -227,7 +227,7 @@ class Encoder:
     def _expand(
         self,
         ids: np.ndarray,
-        labelled: np.ndarray,
+        labeled: np.ndarray,
         spoken: np.ndarray,
         images: list[EncodedImage],
     ) -> Encoding:
@@ -251,7 +251,7 @@ class Encoder:
         run = np.repeat(np.isin(np.arange(len(ids)), marks), counts)
         if len(images):
             full[run] = np.concatenate([image.tokens for image in images])
-        labels = np.where(np.repeat(labelled, counts) & ~run, full, IGNORE)
+        labels = np.where(np.repeat(labeled, counts) & ~run, full, IGNORE)
         after = np.arange(total) >= ends[marks[0]] if len(marks) else np.repeat(spoken, counts)
         return Encoding(
             full[:length],

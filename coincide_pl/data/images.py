@@ -38,7 +38,7 @@ def open_image(root: Path, relative: str) -> Image.Image:
         relative: path within it; links that lead out of it are refused.
 
     Returns:
-        The first frame in RGB, turned as its EXIF data say; 16-bit grey is scaled to 8 bits.
+        The first frame in RGB, turned as its EXIF data say; 16-bit gray is scaled to 8 bits.
 
     Raises:
         Unusable: a `DataError`, naming the file.

@@ -150,7 +150,7 @@ class TargetModule(lightning.LightningModule):
         """Predict the tokens that are trained on.
 
         Returns:
-            Logits float32 [L, vocabulary] and labels int64 [L] of all labelled tokens in the batch,
+            Logits float32 [L, vocabulary] and labels int64 [L] of all labeled tokens in the batch,
             row by row.
         """
         assert self.model is not None
@@ -161,11 +161,11 @@ class TargetModule(lightning.LightningModule):
             logits = logits + 0.0 * blank(self.model, batch.blank_inputs)
         if not self._keeps:
             logits = logits[:, batch.columns]
-        logits = logits.flatten(0, 1)[batch.labelled]
+        logits = logits.flatten(0, 1)[batch.labeled]
         return possible(logits.float(), self.model), batch.targets
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the labelled tokens; 0 where there are none."""
+        """Mean cross-entropy over the labeled tokens; 0 where there are none."""
         logits, labels = self(batch)
         loss = F.cross_entropy(logits, labels, reduction="sum") / max(1, len(labels))
         self.train_accuracy(logits.detach().argmax(-1) == labels)
@@ -175,7 +175,7 @@ class TargetModule(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss per labelled token, and token accuracy."""
+        """Loss per labeled token, and token accuracy."""
         logits, labels = self(batch)
         if not len(labels):
             return

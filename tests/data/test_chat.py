@@ -106,8 +106,8 @@ def test_every_layout_gives_the_same_records(folder, tmp_path):
     assert records[5].images[0] == records[1].images[0]
     assert records[3].images == ()
     for record in records:
-        colours = [open_image(records.image_root, i).getpixel((0, 0))[0] for i in record.images]
-        assert colours == [(record.number + k) % 4 * 20 for k in range(record.number % 3)]
+        colors = [open_image(records.image_root, i).getpixel((0, 0))[0] for i in record.images]
+        assert colors == [(record.number + k) % 4 * 20 for k in range(record.number % 3)]
     assert len([path for path in records.image_root.rglob("*") if path.is_file()]) == 4
     saved(tmp_path / "other", ROWS)
     again = ChatDataset(str(tmp_path / "other")).records(tmp_path / "elsewhere")

@@ -34,7 +34,7 @@ class Case:
         name: what it is, for the list.
         gets: the right records or pixels in words, or, in quotes, what the one line says.
         content: of the data file, or of the image.
-        good: for records, a check of what is read; for images, the colour of the first pixel.
+        good: for records, a check of what is read; for images, the color of the first pixel.
         said: what the line must say.
         file: the image's name.
     """
@@ -145,14 +145,14 @@ RECORDS = [
 def picture(
     kind: str = "PNG", size: tuple[int, int] = (8, 6), mode: str = "RGB", **more: Any
 ) -> bytes:
-    """A file of one colour."""
+    """A file of one color."""
     file = io.BytesIO()
     Image.new("RGB", size, RED).convert(mode).save(file, kind, **more)
     return file.getvalue()
 
 
 def sixteen() -> bytes:
-    """A grey picture of 16 bits."""
+    """A gray picture of 16 bits."""
     file = io.BytesIO()
     Image.fromarray(np.full((6, 8), 100 * 257, np.uint16)).save(file, "PNG")
     return file.getvalue()
@@ -203,7 +203,7 @@ IMAGES = [
          good=RED),
     Case("an alpha channel", picture(mode="RGBA"), gets="the picture in RGB", good=RED),
     Case("one bit", picture(mode="1"), gets="black and white", good=(0, 0, 0)),
-    Case("16 bits of grey", sixteen(), gets="8 bits of grey", good=(100, 100, 100)),
+    Case("16 bits of gray", sixteen(), gets="8 bits of gray", good=(100, 100, 100)),
     Case("animated", animated(), gets="the first frame", good=RED),
     Case("turned by EXIF", turned(), gets="the picture upright", good=(0, 0, 0)),
     Case("1 by 1", picture(size=(1, 1)), gets="the picture", good=RED),
