@@ -6,8 +6,6 @@ meets training.
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,29 +13,40 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.strategies import Strategy
 
-from coincide_pl.data.batches import BatchSampler, Plan, Size, plan_in_order, plan_shuffled
+from coincide_pl.data.batches import (
+    BatchSampler,
+    Plan,
+    Size,
+    left_to_do,
+    plan_in_order,
+    plan_shuffled,
+)
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import Encoder
-from coincide_pl.data.images import open_image
+from coincide_pl.data.lengths import expected_lengths, rough_lengths
 from coincide_pl.data.loader import BatchLoader
 from coincide_pl.data.readers import Reader
-from coincide_pl.data.records import Record, Records, Turn
-from coincide_pl.errors import CoincideError, DataError, SelectionError
+from coincide_pl.data.records import Records
+from coincide_pl.errors import ConfigError, DataError, SelectionError
 from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.models.sharding import SHARDED
 from coincide_pl.processes import on_first_process
 from coincide_pl.selection import Pool, Selection, Selector
 from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selector import missing, target_count
+from coincide_pl.selection.stored import check_given, is_as_asked, select_into
 from coincide_pl.signals import Signals, SignalsStore
 
-log = logging.getLogger(__name__)
-
-BYTES_PER_TOKEN, TOKENS_PER_IMAGE = 4, 576
-"""Rough lengths are enough to put like with like."""
-SAMPLED_IMAGES = 16
-"""Are looked at to tell how many tokens an image becomes, where batches are filled by tokens."""
+READS = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("train",),
+    "select": ("train",),
+}
+"""Which data each stage reads; it can't do without the first."""
 
 
 class InstructionData(lightning.LightningDataModule):
@@ -46,6 +55,11 @@ class InstructionData(lightning.LightningDataModule):
     The selection is a file, made on one process and used again while nothing that it depends on
     changes: data, signals, selector and its hyperparameters, fraction.
     """
+
+    records: Records
+    val_records: Records
+    test_records: Records
+    encoder: Encoder
 
     def __init__(
         self,
@@ -130,100 +144,67 @@ class InstructionData(lightning.LightningDataModule):
             self.val_dataloader = None  # type: ignore[method-assign, assignment]
 
     def setup(self, stage: str) -> None:
-        """Reads the records the stage needs; for `fit` and `select`, chooses among them.
+        """Reads the records that a stage needs; for `fit` and `select`, chooses among them.
 
         The first process does what is done once, and every process learns how it went; so it is
-        here, not in `prepare_data`, whose errors the others never hear of.
+        here, not in `prepare_data`, whose errors the others never hear of. Without a trainer,
+        `select` is possible.
 
         Args:
             stage: `fit`, `validate`, `test`, `predict` or `select`.
+
+        Raises:
+            CoincideError: a reader, a signal or a trainer is missing, or data can't be used.
         """
-        wanted = {
-            "fit": ("train", "val"),
-            "validate": ("val",),
-            "test": ("test",),
-            "predict": ("train",),
-            "select": ("train",),
-        }[stage]
-        for name in wanted:
-            if self.readers[name] is None and name == wanted[0]:
-                raise DataError(f"data.{name}: {stage} needs a reader there")
-        readers = {name: reader for name in wanted if (reader := self.readers[name]) is not None}
-        strategy = self.trainer.strategy  # type: ignore[union-attr]
-        on_first_process(strategy, lambda: self._read(readers))
-        self._read(readers)
+        first, *_ = READS[stage]
+        if self.readers[first] is None:
+            raise DataError(f"data.{first}: {stage} needs a reader there")
+        on_first_process(self._strategy, lambda: self._read(stage))
+        self._read(stage)
         if stage in ("fit", "select") and (self.selector or self.selection_path):
-            path = self.selection_file
-            if not on_first_process(strategy, lambda: self._is_there(path)):
-                self._choose(path, strategy)
-            self.selection = Selection.load(path)
+            self.selection = self._select()
         if stage != "select":
-            module: Any = self.trainer.lightning_module  # type: ignore[union-attr]
-            make = getattr(module, "encoder_class", Encoder)
-            named = {"image_token": self.image_token} if self.image_token else {}
-            self.encoder = make(module.processor, self.max_length, **named)
+            self.encoder = self._encoder(stage)
 
-    def _read(self, readers: dict[str, Reader]) -> None:
-        for name, reader in readers.items():
-            records = reader.records(self.cache_dir)
-            setattr(self, "records" if name == "train" else f"{name}_records", records)
+    @property
+    def _strategy(self) -> Strategy | None:
+        return None if self.trainer is None else self.trainer.strategy
 
-    records: Records
-    val_records: Records
-    test_records: Records
+    def _read(self, stage: str) -> None:
+        for name in READS[stage]:
+            if (reader := self.readers[name]) is not None:
+                records = reader.records(self.cache_dir)
+                setattr(self, "records" if name == "train" else f"{name}_records", records)
+
+    def _select(self) -> Selection:
+        """The selection asked for: the file's, where it has it already, or else a new one."""
+        path, selector, strategy = self.selection_file, self.selector, self._strategy
+        if selector is None:
+            on_first_process(strategy, lambda: check_given(path, self.records.fingerprint))
+            return Selection.load(path)
+        count = target_count(self.fraction, len(self.records))
+        if not on_first_process(
+            strategy, lambda: is_as_asked(path, selector, self._pool(selector), count)
+        ):
+            device = None if strategy is None else strategy.root_device
+            select_into(path, selector, self._pool(selector, device), count, strategy)
+        return Selection.load(path)
 
     @property
     def selection_file(self) -> Path:
-        """Where the selection lies, or will."""
+        """Where the selection lies, or will.
+
+        Raises:
+            ConfigError: there is neither a name nor a run for it.
+        """
         if self.selection_path:
             return Path(self.selection_path)
-        return Path(self.trainer.default_root_dir) / "selection.safetensors"  # type: ignore[union-attr]
-
-    def _is_there(self, path: Path) -> bool:
-        """Whether the selection asked for lies at `path` already."""
-        if self.selector is None:
-            found = Selection.load(path)
-            if found.made_from.get("data") != self.records.fingerprint:
-                raise SelectionError(f"{path}: was made from other data than data.train")
-            return True
-        count = target_count(self.fraction, len(self.records))
-        pool = self._pool(self.selector)
-        if not path.exists():
-            return False
-        try:
-            found = Selection.load(path)
-        except SelectionError as error:
-            log.warning("%s: selecting again", error)
-            return False
-        mine = (self.selector.config, pool.fingerprints, len(pool), count)
-        its = (found.selector, found.made_from, found.pool_size, len(found.indices))
-        if mine != its:
-            log.info("%s: made from something else, selecting again", path)
-            return False
-        log.info("%s: as asked for, used again", path)
-        return True
-
-    def _choose(self, path: Path, strategy: Any) -> None:
-        """Selects, by one process or by all, and leaves the selection at `path`."""
-        selector = self.selector
-        assert selector is not None
-        count = target_count(self.fraction, len(self.records))
-        pool = self._pool(selector, strategy.root_device)
-        chosen: Selection | None = None
-        if selector.by_all_processes:
-            try:
-                chosen = selector.select(pool, count)
-            except CoincideError as error:
-                error.shared = True  # the data and settings are the same for all
-                raise
-
-        def save() -> None:
-            (chosen or selector.select(pool, count)).save(path)
-            log.info("%s: %d of %d samples", path, count, len(pool))
-
-        on_first_process(strategy, save)
+        if self.trainer is None:
+            raise ConfigError("data.selection: name a file; without a trainer there is no run")
+        return Path(self.trainer.default_root_dir) / "selection.safetensors"
 
     def _pool(self, selector: Selector, device: torch.device | None = None) -> Pool:
+        """The records, with the signals that a selector needs and where these come from."""
         fingerprints = {"data": self.records.fingerprint}
         if not selector.signals:
             return Pool(self.records, {}, fingerprints)
@@ -243,11 +224,11 @@ class InstructionData(lightning.LightningDataModule):
         )
 
     def signal(self, name: str, reader: str) -> np.ndarray:
-        """A signal of the training records, memory-mapped.
+        """A signal of the training records, memory-mapped, [N, ...].
 
         Args:
             name: of the signal.
-            reader: who needs it, as a message should say.
+            reader: who needs it, as an error message should say.
 
         Raises:
             SelectionError: `data.signals` names no directory that holds it.
@@ -260,7 +241,7 @@ class InstructionData(lightning.LightningDataModule):
         return signals[name]
 
     def _noted(self, store: SignalsStore) -> str:
-        """A store's fingerprint, kept for what tells of the run."""
+        """A store's fingerprint, kept in `signals_read` for the reports on the run."""
         self.signals_read[str(store.directory)] = store.fingerprint
         return store.fingerprint
 
@@ -276,13 +257,25 @@ class InstructionData(lightning.LightningDataModule):
                 store.check(model=model, layers=self.layers)
         return stores
 
+    def _encoder(self, stage: str) -> Encoder:
+        """Turns conversations into tokens, in the way of the trainer's module."""
+        if self.trainer is None:
+            raise ConfigError(
+                f"InstructionData.setup({stage!r}): needs a trainer, whose module brings the "
+                "processor: call the trainer with datamodule=..., or setup('select')"
+            )
+        module = self.trainer.lightning_module
+        make: type[Encoder] = getattr(module, "encoder_class", Encoder)
+        named = {"image_token": self.image_token} if self.image_token else {}
+        return make(module.processor, self.max_length, **named)
+
     def train_dataloader(self) -> BatchLoader:
         """The chosen rows, shuffled anew each epoch."""
         rows = None if self.selection is None else self.selection.indices
 
         def plan(epoch: int) -> Plan:
             return plan_shuffled(
-                self.lengths(self.records, self.size),
+                self._lengths(self.records, self.size),
                 self.records.image_counts > 0,
                 self.size,
                 seed=self.seed,
@@ -294,52 +287,32 @@ class InstructionData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         """All validation rows."""
-        return self._loader(self.val_records, self._in_order(self.val_records), even=True)
+        plan = self._in_order(self.val_records)
+        return self._loader(self.val_records, lambda _: plan, even=True)
 
     def test_dataloader(self) -> BatchLoader:
         """The prompts of all test rows, but for batches all of whose rows are answered."""
         plan = self._left(self.test_records, self.rows_answered)
-        return self._loader(self.test_records, plan, even=False, prompts=True)
+        return self._loader(self.test_records, lambda _: plan, even=False, prompts=True)
 
     def predict_dataloader(self) -> BatchLoader:
         """All training rows in fixed batches, but for batches all of whose rows are done."""
-        return self._loader(self.records, self._left(self.records, self.rows_done), even=False)
+        plan = self._left(self.records, self.rows_done)
+        return self._loader(self.records, lambda _: plan, even=False)
 
-    def _in_order(self, records: Records) -> Callable[[int], Plan]:
-        sizes = self.lengths(records, self.eval_size)
-        plan = plan_in_order(sizes, records.image_codes, self.eval_size)
-        return lambda epoch: plan
-
-    def _left(self, records: Records, done: np.ndarray | None) -> Callable[[int], Plan]:
-        """Batches that are left to do.
-
-        No process is left without one: it would not wait for the others, and a run that was stopped
-        after its last batch would not do what comes then.
-        """
+    def _left(self, records: Records, done: np.ndarray | None) -> Plan:
         assert self.trainer is not None
-        plan = self._in_order(records)(0)
-        left = [batch for batch in plan if done is None or not done[batch].all()] or plan[-1:]
-        left += left[-1:] * (self.trainer.world_size - len(left))
-        return lambda epoch: left
+        return left_to_do(self._in_order(records), done, self.trainer.world_size)
 
-    def lengths(self, records: Records, size: Size) -> np.ndarray:
-        """Lengths in tokens, int64 [N]; rough where they only put like with like."""
+    def _in_order(self, records: Records) -> Plan:
+        lengths = self._lengths(records, self.eval_size)
+        return plan_in_order(lengths, records.image_codes, self.eval_size)
+
+    def _lengths(self, records: Records, size: Size) -> np.ndarray:
+        """In tokens, int64 [N]; exact enough for batches of that kind of size."""
         if size.tokens is None:
-            return _lengths(records, TOKENS_PER_IMAGE)
-        empty = Record("", (), (Turn("user", "?"), Turn("assistant", "?")))
-        frame = len(self.encoder.encode(empty, []).input_ids)
-        rough = frame + _lengths(records, self._tokens_per_image(records))
-        return np.minimum(rough, self.max_length)
-
-    def _tokens_per_image(self, records: Records) -> int:
-        """Of some images spread over the data, the mean."""
-        shown = np.flatnonzero(records.image_counts > 0)
-        runs = [
-            len(self.encoder.encode_image(open_image(records.image_root, path)).tokens)
-            for row in shown[:: max(1, len(shown) // SAMPLED_IMAGES)][:SAMPLED_IMAGES]
-            for path in records[row].images[:1]
-        ]
-        return math.ceil(np.mean(runs)) if runs else 0
+            return rough_lengths(records)
+        return expected_lengths(records, self.encoder, self.max_length)
 
     def _loader(
         self, records: Records, plan: Callable[[int], Plan], even: bool, prompts: bool = False
@@ -361,7 +334,7 @@ class InstructionData(lightning.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training checkpoint was trained on."""
+        """Fingerprints of the data and the selection that a training checkpoint was trained on."""
         chosen = None if self.selection is None else self.selection.fingerprint
         return {"data": self.records.fingerprint, "selection": chosen}
 
@@ -372,13 +345,9 @@ class InstructionData(lightning.LightningDataModule):
             SelectionError: the checkpoint was trained on other data or another selection.
         """
         if state_dict != self.state_dict():
-            root = self.trainer.default_root_dir  # type: ignore[union-attr]
+            assert self.trainer is not None
             raise SelectionError(
-                f"{root}: its checkpoint was trained on other data or another selection; "
-                "name another trainer.default_root_dir, or delete its checkpoints to start afresh"
+                f"{self.trainer.default_root_dir}: its checkpoint was trained on other data or "
+                "another selection; name another trainer.default_root_dir, or delete its "
+                "checkpoints to start afresh"
             )
-
-
-def _lengths(records: Records, tokens_per_image: int) -> np.ndarray:
-    """Rough lengths in tokens, int64 [N]."""
-    return records.text_lengths // BYTES_PER_TOKEN + tokens_per_image * records.image_counts

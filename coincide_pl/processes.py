@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import distributed
 
 from coincide_pl.errors import CoincideError, SelectionError
+
+if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy
 
 T = TypeVar("T")
 
@@ -63,16 +66,18 @@ def refuse(bad: int) -> None:
         raise error
 
 
-def on_first_process(strategy: Any, action: Callable[[], T]) -> T:
+def on_first_process(strategy: Strategy | None, action: Callable[[], T]) -> T:
     """Do something on the first process; the others wait for it, and get what it returned.
 
     Args:
-        strategy: of the trainer.
+        strategy: of the trainer; None for one process without a trainer.
         action: what is done once.
 
     Raises:
         CoincideError: what the action raised, in every process.
     """
+    if strategy is None:
+        return action()
     from lightning.fabric.utilities.distributed import _InfiniteBarrier
 
     error: CoincideError | None = None
@@ -87,4 +92,4 @@ def on_first_process(strategy: Any, action: Callable[[], T]) -> T:
     if error is not None:
         error.shared = True
         raise error
-    return result
+    return cast(T, result)

@@ -23,7 +23,7 @@ from coincide_pl.command.launcher import PATIENCE, end_with_parent
 from coincide_pl.data.check import check
 from coincide_pl.errors import CoincideError, ConfigError, printable
 from coincide_pl.interruption import Interrupted, interruption
-from coincide_pl.models.convert import convert
+from coincide_pl.models.conversion.convert import convert
 from coincide_pl.models.export import export
 from coincide_pl.models.tiny import tiny_clip, tiny_llava
 from coincide_pl.reporting.compare import compare

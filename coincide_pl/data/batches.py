@@ -118,6 +118,21 @@ def plan_shuffled(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
+def left_to_do(plan: Plan, done: np.ndarray | None, world: int) -> Plan:
+    """The batches of a plan that are left to do, at least one for each process.
+
+    No process is left without one: it would not wait for the others, and a run that was stopped
+    after its last batch would not do what comes then.
+
+    Args:
+        plan: all batches, in order.
+        done: bool [N], rows that are done; None where none are.
+        world: number of processes.
+    """
+    left = [batch for batch in plan if done is None or not done[batch].all()] or plan[-1:]
+    return left + left[-1:] * (world - len(left))
+
+
 def _buckets(lengths: np.ndarray) -> np.ndarray:
     return np.floor(np.log1p(lengths) / BUCKET)
 

@@ -23,12 +23,12 @@ from PIL import Image
 from report import generate
 from torch.utils.data import DataLoader, Dataset
 
-from coincide_pl.data.batches import Plan, plan_shuffled
+from coincide_pl.data.batches import Plan, Size, plan_shuffled
 from coincide_pl.data.images import open_image, unusable_images
+from coincide_pl.data.lengths import rough_lengths
 from coincide_pl.data.readers import ChatDataset, EasyVQA, LlavaJson
 from coincide_pl.data.readers.json_text import json_array, json_items
 from coincide_pl.data.records import Records
-from coincide_pl.datamodule import InstructionData
 from coincide_pl.files import write_text
 from coincide_pl.reporting.tables import Table
 
@@ -66,9 +66,9 @@ def records(folder: str = "runs/benchmarks/report", samples: int = 665_298) -> N
 
 def epoch_of(found: Records) -> Plan:
     """The batches of an epoch, as `fit` plans them."""
-    data = InstructionData(batch_size=16)
-    lengths = data.lengths(found, data.size)
-    return plan_shuffled(lengths, found.image_counts > 0, data.size, seed=0, epoch=0)
+    return plan_shuffled(
+        rough_lengths(found), found.image_counts > 0, Size(rows=16), seed=0, epoch=0
+    )
 
 
 def times(make: type, file: Path, cache: Path) -> list[str]:

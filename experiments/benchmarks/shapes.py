@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from coincide_pl.models.llava_checkpoints import chat_template
+from coincide_pl.models.conversion.llava_checkpoints import chat_template
 from coincide_pl.models.loading import save_checkpoint
 from coincide_pl.models.tiny import tiny_tokenizer
 

@@ -25,10 +25,11 @@ from transformers import TrainerCallback, TrainingArguments
 
 from coincide_pl.command.main import quiet
 from coincide_pl.command.trainer import Trainer
-from coincide_pl.data.batches import plan_in_order
+from coincide_pl.data.batches import Size, plan_in_order
 from coincide_pl.data.collation import EncodedBatches, collate
 from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.images import open_image
+from coincide_pl.data.lengths import expected_lengths
 from coincide_pl.data.readers import EasyVQA
 from coincide_pl.datamodule import InstructionData
 from coincide_pl.models import LoRA, ReferenceModule, TargetModule
@@ -152,12 +153,10 @@ def reference(
     records = EasyVQA().records(Path(folder) / "cache")
     encoder = Encoder(module.processor)
 
-    data = InstructionData(eval_max_tokens=max_tokens, cache_dir=folder)
-    data.encoder = encoder
     plan = plan_in_order(
-        data.lengths(records, data.eval_size),
+        expected_lengths(records, encoder, encoder.max_length),
         records.image_codes,
-        data.eval_size,
+        Size(rows=1, tokens=max_tokens),
         np.arange(num_samples),
     )
     batches = EncodedBatches(records, encoder)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from coincide_pl.models.convert import convert
+from coincide_pl.models.conversion.convert import convert
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
 LLAVA, TINY = PARITY / "llava15", PARITY / "tinyllava"

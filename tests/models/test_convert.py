@@ -17,8 +17,8 @@ from coincide_pl.data.images import open_image
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.errors import ModelError
 from coincide_pl.models import ReferenceModule, TargetModule
-from coincide_pl.models.convert import convert
-from coincide_pl.models.llava_checkpoints import read_weights
+from coincide_pl.models.conversion.convert import convert
+from coincide_pl.models.conversion.llava_checkpoints import read_weights
 from coincide_pl.models.loading import load_model
 from coincide_pl.models.processors import load_processor
 

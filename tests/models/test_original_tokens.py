@@ -12,8 +12,8 @@ from transformers import LlavaProcessor
 from coincide_pl.data.encoding import IGNORE, Encoder
 from coincide_pl.data.images import open_image
 from coincide_pl.data.records import Record, Turn
-from coincide_pl.models.llama_tokenizer import llama_tokenizer
-from coincide_pl.models.llava_checkpoints import chat_template
+from coincide_pl.models.conversion.llama_tokenizer import llama_tokenizer
+from coincide_pl.models.conversion.llava_checkpoints import chat_template
 from coincide_pl.models.processors import load_processor
 
 LLAVA = Path(__file__).parents[1] / "data" / "parity" / "llava15"

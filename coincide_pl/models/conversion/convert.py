@@ -25,8 +25,8 @@ from transformers import (
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from coincide_pl.errors import ModelError
-from coincide_pl.models.llama_tokenizer import llama_tokenizer
-from coincide_pl.models.llava_checkpoints import (
+from coincide_pl.models.conversion.llama_tokenizer import llama_tokenizer
+from coincide_pl.models.conversion.llava_checkpoints import (
     TEXT_MODELS,
     adapted,
     chat_template,

@@ -1,0 +1,1 @@
+"""From the files of the original LLaVA and TinyLLaVA to Hugging Face's format: `convert`."""

@@ -1,0 +1,85 @@
+"""The selection file of a run: used again while it is what is asked for, made anew otherwise."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coincide_pl.errors import CoincideError, SelectionError
+from coincide_pl.processes import on_first_process
+from coincide_pl.selection.selection import Selection
+from coincide_pl.selection.selector import Pool, Selector
+
+if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy
+
+log = logging.getLogger(__name__)
+
+
+def check_given(path: Path, data: str) -> None:
+    """Refuses a selection file, given by name without a selector, that is of other data.
+
+    Args:
+        path: the file.
+        data: fingerprint of the records that it must choose from.
+
+    Raises:
+        SelectionError: it is missing, damaged, or was made from other data.
+    """
+    if Selection.load(path).made_from.get("data") != data:
+        raise SelectionError(f"{path}: was made from other data than data.train")
+
+
+def is_as_asked(path: Path, selector: Selector, pool: Pool, count: int) -> bool:
+    """Whether a file holds what a selector would choose, as far as fingerprints tell.
+
+    Args:
+        path: the selection file, which need not be there.
+        selector: its class and hyperparameters must be the file's.
+        pool: its size and fingerprints must be the file's.
+        count: how many rows must have been chosen.
+    """
+    if not path.exists():
+        return False
+    try:
+        found = Selection.load(path)
+    except SelectionError as error:
+        log.warning("%s: selecting again", error)
+        return False
+    asked = (selector.config, pool.fingerprints, len(pool), count)
+    if asked != (found.selector, found.made_from, found.pool_size, len(found.indices)):
+        log.info("%s: made from something else, selecting again", path)
+        return False
+    log.info("%s: as asked for, used again", path)
+    return True
+
+
+def select_into(
+    path: Path, selector: Selector, pool: Pool, count: int, strategy: Strategy | None
+) -> None:
+    """Selects, on the first process or on all of them together, and writes the selection file.
+
+    Args:
+        path: the file; what is there is replaced.
+        selector: chooses.
+        pool: what it chooses from.
+        count: how many rows.
+        strategy: of the trainer; None for one process without a trainer.
+
+    Raises:
+        CoincideError: the selection can't be made or written; in every process.
+    """
+    chosen: Selection | None = None
+    if selector.by_all_processes:
+        try:
+            chosen = selector.select(pool, count)
+        except CoincideError as error:
+            error.shared = True  # the data and settings are the same for all
+            raise
+
+    def save() -> None:
+        (chosen or selector.select(pool, count)).save(path)
+        log.info("%s: %d of %d samples", path, count, len(pool))
+
+    on_first_process(strategy, save)
