@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-Correct = dict[str, np.ndarray]
+Floats = npt.NDArray[np.floating]
+Correct = dict[str, Floats]
 """Scores of the questions by task, float32 [questions of the task]."""
 BLOCK = 1 << 24
 """Numbers drawn at a time."""

@@ -6,24 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from coincide_pl.files import beside
+from coincide_pl.reporting.bootstrap import Floats
+from coincide_pl.reporting.rows import Row
 from coincide_pl.reporting.tables import deviation
 
-if TYPE_CHECKING:
-    from coincide_pl.reporting.compare import Row
+if TYPE_CHECKING:  # matplotlib is loaded when a figure is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#f0e442")
-"""Okabe and Ito's, told apart by colour-blind readers too."""
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#f0e442")
+"""Okabe and Ito's, told apart by color-blind readers too."""
 MARKERS = "osD^vPX*"
-LABELLED = 4
+LABELED = 4
 """As many rows or fewer have their heights written on the bars."""
 CROWDED = 8, 60
 """More tasks, or more bars, become a table of numbers."""
@@ -38,12 +35,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """
     tasks = [*rows[0].scores, "mean"]
     crowded = len(tasks) > CROWDED[0] or len(rows) * len(tasks) > CROWDED[1]
-    size: tuple[float, float] = (13, 4.8 if len(rows) <= LABELLED else 6)
+    size: tuple[float, float] = (13, 4.8 if len(rows) <= LABELED else 6)
     if crowded:
         size = (8 + 0.7 * len(tasks), 2.4 + 0.36 * len(rows))
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=size, width_ratios=[1.7, 1], layout="constrained", sharey=crowded
-    )
+    figure = _figure(size)
+    left, right = figure.subplots(1, 2, width_ratios=[1.7, 1], sharey=crowded)
     left.set_title("Score by task")
     (_numbers if crowded else _bars)(left, rows, tasks)
     _costs(right, rows)
@@ -65,7 +61,7 @@ def _bars(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
             label=f"{row.name} (relative {100 * row.relative.mean():.1f} %)",
             **_style(i),
         )
-        if len(rows) <= LABELLED:
+        if len(rows) <= LABELED:
             axes.bar_label(bars, [f"{h:.0f}" for h in heights], fontsize=8, padding=1)
     axes.set_xticks(at, tasks)
     axes.set_ylim(0, 112)
@@ -75,13 +71,13 @@ def _bars(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
 
 
 def _numbers(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
-    """A coloured cell for each score, where bars would be too thin to see."""
+    """A colored cell for each score, where bars would be too thin to see."""
     columns = [[*row.scores.values(), row.mean, row.relative] for row in rows]
     scores = np.array([[100 * column.mean() for column in row] for row in columns])
     axes.imshow(scores, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for (i, j), score in np.ndenumerate(scores):
-        colour = "black" if score > 60 else "white"
-        axes.text(j, i, f"{score:.0f}", ha="center", va="center", fontsize=9, color=colour)
+        color = "black" if score > 60 else "white"
+        axes.text(j, i, f"{score:.0f}", ha="center", va="center", fontsize=9, color=color)
     names = [*tasks, "relative"]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
@@ -116,7 +112,8 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
         rows: what is compared; one without a known wall-clock is left out.
         path: of the PNG.
     """
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure = _figure((8, 5))
+    axes = figure.subplots()
     for i, row in enumerate(rows):
         if not row.seconds:
             continue
@@ -151,7 +148,8 @@ def draw_fractions(rows: Sequence[Row], path: Path) -> None:
         rows: what is compared.
         path: of the PNG.
     """
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure = _figure((8, 5))
+    axes = figure.subplots()
     methods = list(dict.fromkeys(row.method for row in rows if row.fraction < 1))
     for i, method in enumerate(methods):
         own = [row for row in rows if row.method == method]
@@ -171,7 +169,7 @@ def draw_fractions(rows: Sequence[Row], path: Path) -> None:
     _save(figure, path)
 
 
-def draw_matrix(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
+def draw_matrix(matrix: Floats, names: Sequence[str], path: Path) -> None:
     """Jaccard indices of selections.
 
     Args:
@@ -180,28 +178,36 @@ def draw_matrix(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
         path: of the PNG.
     """
     side = 2.5 + 0.6 * len(names)
-    figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    figure = _figure((side + 1, side))
+    axes = figure.subplots()
     picture = axes.imshow(100 * matrix, cmap="cividis", vmin=0, vmax=100)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     for (i, j), value in np.ndenumerate(matrix):
-        colour = "black" if value > 0.6 else "white"
-        axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+        color = "black" if value > 0.6 else "white"
+        axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=color)
     axes.set_title("What selections share")
     figure.colorbar(picture, label="Jaccard index (%)", shrink=0.8)
     _save(figure, path)
 
 
+def _figure(size: tuple[float, float]) -> Figure:
+    """An empty figure of so many inches across and up."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
 def _style(number: int) -> dict[str, Any]:
-    """Of bars: colours, and hatches where these come round again."""
-    hatch = ("", "//", "..")[number // len(COLOURS) % 3]
-    return {"color": COLOURS[number % len(COLOURS)], "hatch": hatch, "edgecolor": "white"}
+    """Of bars: colors, and hatches where these come round again."""
+    hatch = ("", "//", "..")[number // len(COLORS) % 3]
+    return {"color": COLORS[number % len(COLORS)], "hatch": hatch, "edgecolor": "white"}
 
 
 def _line(number: int) -> dict[str, Any]:
     return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+        "color": COLORS[number % len(COLORS)],
+        "marker": MARKERS[(number + number // len(COLORS)) % len(MARKERS)],
         "markersize": 7,
     }
 
@@ -211,4 +217,3 @@ def _save(figure: Figure, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     with beside(path) as aside:
         figure.savefig(aside, dpi=150, format="png")
-    plt.close(figure)

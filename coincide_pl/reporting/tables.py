@@ -6,13 +6,11 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.table import Table as RichTable
 
-if TYPE_CHECKING:
-    from coincide_pl.reporting.compare import Row
+from coincide_pl.reporting.bootstrap import Floats
+from coincide_pl.reporting.rows import Row
 
 
 @dataclass(frozen=True)
@@ -136,13 +134,13 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def spread(values: np.ndarray) -> str:
+def spread(values: Floats) -> str:
     """Mean and standard deviation in %, or the one value."""
     if len(values) == 1:
         return f"{100 * values[0]:.1f}"
     return f"{100 * values.mean():.1f} ± {100 * deviation(values):.1f}"
 
 
-def deviation(values: np.ndarray) -> float:
+def deviation(values: Floats) -> float:
     """Of a sample, n - 1 in the denominator; not a number for one value."""
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")

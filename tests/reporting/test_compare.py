@@ -9,7 +9,8 @@ import yaml
 from notes import inputs_of, stages_of
 
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting.compare import compare, compared, load, unknown
+from coincide_pl.reporting.compare import compare, load, unknown
+from coincide_pl.reporting.rows import compared
 from coincide_pl.reporting.runs import FinishedRun
 from coincide_pl.reporting.stages import stage_seconds, timed
 

@@ -6,8 +6,9 @@ import pytest
 from test_compare import answers
 
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting.compare import compared, load
+from coincide_pl.reporting.compare import load
 from coincide_pl.reporting.lmms_results import lmms_results
+from coincide_pl.reporting.rows import compared
 
 RESULTS = {
     "results": {

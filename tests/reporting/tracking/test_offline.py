@@ -11,12 +11,13 @@ import wandb
 
 from coincide_pl.command.main import main
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting.compare import compared, load
-from coincide_pl.reporting.tracking import log_file as wandb_log
+from coincide_pl.reporting.compare import load
+from coincide_pl.reporting.rows import compared
+from coincide_pl.reporting.tracking import log_file as log_file_module
 from coincide_pl.reporting.tracking import offline
 from coincide_pl.reporting.tracking.log_file import BLOCK, HEAD, entries, read_log
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 CPU = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
 WANDB = ("--config", CONFIGS / "loggers/wandb.yaml")
 TEXTS = ("csv", "md", "tex")
@@ -191,7 +192,7 @@ def test_a_log_is_read_up_to_its_cut_or_damage(tmp_path, monkeypatch):
 
 
 def test_an_entry_without_end_is_not_held_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(wandb_log, "LARGEST", 3 * BLOCK)
+    monkeypatch.setattr(log_file_module, "LARGEST", 3 * BLOCK)
     path = tmp_path / "run-x.wandb"
     with path.open("wb") as file:
         file.write(b":W&B\xe1\xbe\0")
