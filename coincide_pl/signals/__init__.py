@@ -1,14 +1,63 @@
-"""The on-disk store of per-sample signals, and the callback that fills it."""
+"""Signals: per-sample numbers that selectors choose by, their classes and their store on disk."""
 
-from coincide_pl.signals.difficulty import WriteDifficulty
-from coincide_pl.signals.store import Manifest, Signals, SignalsStore, SignalsWriter
-from coincide_pl.signals.writer import WriteSignals
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coincide_pl.signals.activations import Activations
+    from coincide_pl.signals.clip import ClipImage, ClipScore, ClipText
+    from coincide_pl.signals.difficulty import Difficulty
+    from coincide_pl.signals.embeddings import LastToken, MeanToken
+    from coincide_pl.signals.forward import Forward, LayerOutput, ModelFacts, Needs, Predictions
+    from coincide_pl.signals.likelihood import El2n, Margin, NegativeLogLikelihood
+    from coincide_pl.signals.signal import Signal
+    from coincide_pl.signals.store import Manifest, Signals, SignalsStore, SignalsWriter
+    from coincide_pl.signals.writer import WriteDifficulty, WriteSignals
+
+FILES = (
+    "forward",
+    "signal",
+    "activations",
+    "likelihood",
+    "embeddings",
+    "clip",
+    "difficulty",
+    "store",
+)
+"""Where the public names are; only what writes a store, in `writer`, loads lightning."""
 
 __all__ = [
+    "Activations",
+    "ClipImage",
+    "ClipScore",
+    "ClipText",
+    "Difficulty",
+    "El2n",
+    "Forward",
+    "LastToken",
+    "LayerOutput",
     "Manifest",
+    "Margin",
+    "MeanToken",
+    "ModelFacts",
+    "Needs",
+    "NegativeLogLikelihood",
+    "Predictions",
+    "Signal",
     "Signals",
     "SignalsStore",
     "SignalsWriter",
     "WriteDifficulty",
     "WriteSignals",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the file of a public name when the name is asked for."""
+    if name in __all__:
+        for file in (*FILES, "writer"):
+            if hasattr(module := import_module(f"{__name__}.{file}"), name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

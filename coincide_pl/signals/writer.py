@@ -1,16 +1,20 @@
-"""The callback that writes what the reference model predicts into a signals store."""
+"""The callbacks that write signals stores: what `predict` computes, and what a fit learned."""
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 from torch import Tensor
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.errors import SignalsError
+from coincide_pl.files import beside
 from coincide_pl.processes import on_first_process
 from coincide_pl.signals.store import Manifest, SignalsWriter
 
@@ -19,7 +23,7 @@ class WriteSignals(lightning.Callback):
     """Writes each predicted batch at once, from any number of processes; done rows are skipped."""
 
     def __init__(self, directory: str) -> None:
-        """Keeps the place.
+        """Names the store.
 
         Args:
             directory: the store; a new one, or one that an earlier run of the same began.
@@ -84,3 +88,40 @@ class WriteSignals(lightning.Callback):
         if self.writer is not None:
             with suppress(SignalsError):  # what went wrong before says more
                 self.writer.close()
+
+
+class WriteDifficulty(lightning.Callback):
+    """At the end of a fit, writes the signal `difficulty` of all training records."""
+
+    def __init__(self, directory: str | None = None) -> None:
+        """Names the store.
+
+        Args:
+            directory: the store; one that is there is replaced (default: `signals` in the trainer's
+                `default_root_dir`).
+        """
+        self.directory = directory
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Writes the store beside its place, then puts it there, from one process."""
+        if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        module: Any = pl_module
+        values = module.difficulty()
+        manifest = Manifest(
+            data=data.records.fingerprint,
+            num_rows=len(values),
+            model=module.fingerprint,
+            layers=[],
+            settings={"values": hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()},
+            signals={"difficulty": ([], "float32")},
+            versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
+        )
+        target = Path(self.directory or Path(trainer.default_root_dir) / "signals")
+        with beside(target) as aside:
+            SignalsWriter.create(aside, manifest)
+            writer = SignalsWriter(aside, manifest)
+            writer.write(np.arange(len(values)), {"difficulty": values})
+            writer.close()
+            SignalsWriter.finish(aside)

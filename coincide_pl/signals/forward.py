@@ -1,0 +1,186 @@
+"""What a signal may need of a model's pass over a batch, and what the pass then gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from coincide_pl.errors import SignalsError
+
+if TYPE_CHECKING:
+    from coincide_pl.data.collation import Batch
+
+OutputKind = Literal["attention_output", "mlp_output", "block_output", "attention_weights"]
+"""What a decoder layer can be read at: the output projection of its attention [B, T, H], its MLP
+[B, T, H], the whole layer [B, T, H], and its attention weights averaged over the heads, float32
+[B, T, T], from each token (row) to all before it (columns)."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Sizes of a model, from which a signal tells the shape of its rows.
+
+    Attributes:
+        hidden_size: H, width of the text decoder.
+        num_layers: decoder layers.
+        num_heads: attention heads of a decoder layer.
+        intermediate_size: width inside the decoder's MLP.
+        vocab_size: tokens that the head tells apart.
+        projection_size: width of CLIP's embeddings; 0 where there are none.
+    """
+
+    hidden_size: int = 0
+    num_layers: int = 0
+    num_heads: int = 0
+    intermediate_size: int = 0
+    vocab_size: int = 0
+    projection_size: int = 0
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """One place in a decoder: a kind of output, and the layer, counted from 0."""
+
+    kind: OutputKind
+    layer: int
+
+
+class Predictions:
+    """What a model predicts where l answer tokens stand.
+
+    Attributes:
+        log_p: float32 [l, V], log-softmax over the vocabulary.
+        targets: int64 [l, 1], the tokens that stand there.
+    """
+
+    def __init__(self, log_p: Tensor, targets: Tensor) -> None:
+        """Keeps a chunk of predictions.
+
+        Args:
+            log_p: float32 [l, V].
+            targets: int64 [l, 1].
+        """
+        self.log_p, self.targets = log_p, targets
+
+    @cached_property
+    def right_and_others(self) -> tuple[Tensor, Tensor]:
+        """Probability [l] of the token that stands there, and [l, V] of all others, its own 0."""
+        p = self.log_p.exp()
+        right = p.gather(1, self.targets)[:, 0]
+        return right, p.scatter_(1, self.targets, 0.0)
+
+
+TokenValue: TypeAlias = Callable[[Predictions], Tensor]
+"""A function of the predictions of l answer tokens: float32 [l]. The head runs once for all."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a pass must give; `a | b` is what both need.
+
+    Attributes:
+        outputs: outputs of decoder layers.
+        hidden: whether the last layer's states after the final norm, which the head reads.
+        token_values: functions of what is predicted at answer tokens.
+        without_image: what is needed of a second pass, over the same conversations as text alone.
+        embeddings: whether embeddings of image and text, by a model that makes them apart.
+        scores: whether the outputs of a score net that was trained beside the model.
+    """
+
+    outputs: frozenset[LayerOutput] = frozenset()
+    hidden: bool = False
+    token_values: frozenset[TokenValue] = frozenset()
+    without_image: Needs | None = None
+    embeddings: bool = False
+    scores: bool = False
+
+    def __or__(self, other: Needs) -> Needs:
+        """What is needed for both."""
+        second = [one for one in (self.without_image, other.without_image) if one is not None]
+        return Needs(
+            self.outputs | other.outputs,
+            self.hidden or other.hidden,
+            self.token_values | other.token_values,
+            union(second) if second else None,
+            self.embeddings or other.embeddings,
+            self.scores or other.scores,
+        )
+
+
+def union(needs: Iterable[Needs]) -> Needs:
+    """What is needed for all of several."""
+    together = Needs()
+    for each in needs:
+        together |= each
+    return together
+
+
+@dataclass
+class Forward:
+    """What a pass over a batch of B conversations gave; only what was needed is there.
+
+    Attributes:
+        batch: what the model read: tokens, labels and masks.
+        outputs: by place, see `OutputKind`.
+        hidden: [B, T, H], what the head reads.
+        token_values: float32 [L] by function, at the batch's L answer tokens, row by row.
+        without_image: the second pass, over the same conversations as text alone.
+        image_embeddings: float32 [B, D] of norm 1; zeros where a sample has no image.
+        text_embeddings: float32 [B, D] of norm 1.
+        scores: float32 [B], outputs of a score net.
+    """
+
+    batch: Batch
+    outputs: dict[LayerOutput, Tensor] = field(default_factory=dict)
+    hidden: Tensor | None = None
+    token_values: dict[TokenValue, Tensor] = field(default_factory=dict)
+    without_image: Forward | None = None
+    image_embeddings: Tensor | None = None
+    text_embeddings: Tensor | None = None
+    scores: Tensor | None = None
+
+    def output(self, kind: OutputKind, layer: int) -> Tensor:
+        """The output of a decoder layer; see `OutputKind`."""
+        return needed(self.outputs.get(LayerOutput(kind, layer)), f"{kind} of layer {layer}")
+
+    @property
+    def answers(self) -> Tensor:
+        """Where a column's next token is an answer token: bool [B, T - 1]."""
+        from coincide_pl.data.encoding import IGNORE
+
+        return self.batch.labels[:, 1:] != IGNORE
+
+    def answer_mean(self, value: TokenValue, empty: float = 0.0) -> Tensor:
+        """The mean of a value over each sample's answer tokens, summed in float64.
+
+        Args:
+            value: a function that the signal's `needs` names.
+            empty: what a sample without an answer token has.
+
+        Returns:
+            float32 [B].
+        """
+        found = self.token_values.get(value)
+        values = needed(found, f"values of {getattr(value, '__name__', value)}")
+        answers = self.answers
+        grid = torch.zeros(answers.shape, dtype=torch.float64, device=values.device)
+        grid[answers] = values.double()
+        counts = answers.sum(1)
+        means = (grid.sum(1) / counts.clamp(min=1)).float()
+        return means.masked_fill(counts == 0, empty)
+
+
+def needed(found: Tensor | None, what: str) -> Tensor:
+    """A part of a pass, which must be there.
+
+    Raises:
+        SignalsError: no signal asked for it.
+    """
+    if found is None:
+        raise SignalsError(f"a signal reads {what}, which its `needs` does not ask for")
+    return found
