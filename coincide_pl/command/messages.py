@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
@@ -53,6 +54,8 @@ def one_line(message: str, parser: ArgumentParser) -> str:
         return f"{option}: no such option{_nearest(option, _options(parser))}"
     if value := _found(r"Expected a dot import path string: (.*)", cause):
         return f"{key or 'class_path'}: no class is called {value!r}{_nearest(value, _classes())}"
+    if path := _found(r"Expected an instantiatable class, but (\S+) is abstract", cause):
+        return f"{key}: {path} lacks {_lacking(path)}"
     if match := re.search(r"Expected a typing.Literal\[(.*)\]\. Got value: (.*)", cause):
         allowed = re.findall(r"'([^']*)'", match[1])
         near = _nearest(match[2], allowed)
@@ -88,6 +91,15 @@ def _cause(message: str) -> str:
     if not plain:
         return lines[0].partition(": ")[2] or lines[0]
     return plain[0] if not lines[0].startswith("Parser key") else " ".join(plain)
+
+
+def _lacking(class_path: str) -> str:
+    """The methods that a user's class must still be given, in words."""
+    module, _, name = class_path.rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    methods = sorted(getattr(kind, "__abstractmethods__", ()))
+    which = " and ".join([", ".join(methods[:-1])] * (len(methods) > 1) + methods[-1:])
+    return f"the method{'s' * (len(methods) > 1)} {which}" if methods else "some of its methods"
 
 
 def _found(pattern: str, text: str) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from torch.utils.data import Sampler
 
 BUCKET = math.log(1.125)
@@ -18,7 +19,11 @@ BUCKET = math.log(1.125)
 MEGABATCH = 50
 """Batches whose rows are roughly sorted by length together, while shuffled otherwise."""
 
-Plan = list[np.ndarray]
+Rows = npt.NDArray[np.int64]
+"""Row indices."""
+Lengths = npt.NDArray[np.int64]
+"""Lengths [N] of all rows, in any unit proportional to the work."""
+Plan = list[Rows]
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,13 @@ class Size:
     rows: int
     tokens: int | None = None
 
-    def expected(self, lengths: np.ndarray) -> int:
+    def expected(self, lengths: Lengths) -> int:
         """Rows of a batch of rows as long as these, at least 1."""
         if self.tokens is None or not len(lengths):
             return self.rows
         return max(1, int(self.tokens / max(1.0, float(lengths.mean()))))
 
-    def cut(self, order: np.ndarray, lengths: np.ndarray) -> Plan:
+    def cut(self, order: Rows, lengths: Lengths) -> Plan:
         """Batches of consecutive rows.
 
         Args:
@@ -59,7 +64,7 @@ class Size:
 
 
 def plan_in_order(
-    lengths: np.ndarray, image_codes: np.ndarray, size: Size, rows: np.ndarray | None = None
+    lengths: Lengths, image_codes: npt.NDArray[np.int64], size: Size, rows: Rows | None = None
 ) -> Plan:
     """Batches for reading every row once: like lengths and shared images together.
 
@@ -79,13 +84,13 @@ def plan_in_order(
 
 
 def plan_shuffled(
-    lengths: np.ndarray,
-    has_image: np.ndarray,
+    lengths: Lengths,
+    has_image: npt.NDArray[np.bool_],
     size: Size,
     *,
     seed: int,
     epoch: int,
-    rows: np.ndarray | None = None,
+    rows: Rows | None = None,
 ) -> Plan:
     """Batches for training: shuffled, yet of like lengths and one modality each.
 
@@ -118,7 +123,7 @@ def plan_shuffled(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def left_to_do(plan: Plan, done: np.ndarray | None, world: int) -> Plan:
+def left_to_do(plan: Plan, done: npt.NDArray[np.bool_] | None, world: int) -> Plan:
     """The batches of a plan that are left to do, at least one for each process.
 
     No process is left without one: it would not wait for the others, and a run that was stopped
@@ -133,8 +138,9 @@ def left_to_do(plan: Plan, done: np.ndarray | None, world: int) -> Plan:
     return left + left[-1:] * (world - len(left))
 
 
-def _buckets(lengths: np.ndarray) -> np.ndarray:
-    return np.floor(np.log1p(lengths) / BUCKET)
+def _buckets(lengths: Lengths) -> npt.NDArray[np.float64]:
+    buckets: npt.NDArray[np.float64] = np.floor(np.log1p(lengths) / BUCKET)
+    return buckets
 
 
 class BatchSampler(Sampler[list[int]]):

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 
 from coincide_pl.data.images import unusable_images
-from coincide_pl.data.readers.reader import Findings, Reader
+from coincide_pl.data.readers.findings import Findings
+from coincide_pl.data.readers.reader import Reader
 from coincide_pl.errors import DataError, printable
 
 
@@ -33,14 +34,14 @@ def check(
         own = rows[names[name]]
         others = f", and {len(own) - 1} more" if len(own) > 1 else ""
         print(printable(f"{records.name(int(own[0]))}{others}: {reason}"))
-    for what, count in findings.done.items():
+    for what, count in findings.changes.items():
         print(f"{count:,} {what}")
     print(f"{findings.count:,} records, {len(names):,} images")
-    told = []
+    faults = []
     if findings.lines:
-        told.append(f"{len(findings.lines):,} records can't be used")
+        faults.append(f"{len(findings.lines):,} records can't be used")
     if bad:
         hit = len(np.unique(np.concatenate([rows[names[name]] for name in bad])))
-        told.append(f"{len(bad):,} images of {hit:,} records can't be used")
-    if told:
-        raise DataError("; ".join(told))
+        faults.append(f"{len(bad):,} images of {hit:,} records can't be used")
+    if faults:
+        raise DataError("; ".join(faults))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -13,7 +14,8 @@ from torch.utils.data import Dataset
 
 from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoder, Encoding
 from coincide_pl.data.images import open_image
-from coincide_pl.data.records import Record, Records
+from coincide_pl.data.record import Record
+from coincide_pl.data.records import Records
 from coincide_pl.errors import DataError
 
 
@@ -101,10 +103,15 @@ class EncodedBatches(Dataset[Batch]):
         self._kept: dict[str, EncodedImage] = {}
 
     def __getitem__(self, rows: list[int]) -> Batch:
-        """Reads, encodes and pads."""
+        """The batch of some rows: read, encoded and padded.
+
+        Raises:
+            DataError: an image can't be used; the record is named.
+        """
         records = [self.records[row] for row in rows]
         images: dict[str, EncodedImage] = {}
-        encodings, occurrences = [], []
+        encodings: list[Encoding] = []
+        occurrences: list[str] = []
         for row, record in zip(rows, records, strict=True):
             for path in record.images:
                 if path not in images:
@@ -146,23 +153,39 @@ def collate(
     pad_id: int,
     left: bool,
 ) -> Batch:
-    """Pad encodings, and stack the images that occur."""
+    """The batch of some encodings: padded, with the images that occur stacked.
+
+    Args:
+        rows: of the records.
+        records: in the same order.
+        encodings: of the records.
+        images: all that the records show, by path.
+        occurrences: the path of the image at each image mark that was kept, row by row.
+        pad_id: the token that fills rows up.
+        left: whether to fill them up on the left, as generation needs.
+    """
     distinct = {path: number for number, path in enumerate(dict.fromkeys(occurrences))}
     length = max(len(e.input_ids) for e in encodings)
 
-    def padded(values: list[np.ndarray], fill: int | bool) -> Tensor:
+    def padded(values: Sequence[npt.NDArray[np.generic]], fill: int | bool) -> Tensor:
         out = np.full((len(values), length), fill, values[0].dtype)
         for row, value in zip(out, values, strict=True):
             row[slice(length - len(value), None) if left else slice(len(value))] = value
         return torch.from_numpy(out)
 
+    labels = padded([e.labels for e in encodings], IGNORE)
+    columns, labeled, targets = targets_of(labels)
+    prefix, prefix_lengths = shared_beginnings(encodings, occurrences, left)
     used = [images[path].inputs for path in distinct]
     order = [distinct[path] for path in occurrences]
     return Batch(
         rows=torch.tensor(rows, dtype=torch.int64),
         input_ids=padded([e.input_ids for e in encodings], pad_id),
         attention_mask=padded([np.ones(len(e.input_ids), np.int64) for e in encodings], 0),
-        **with_targets(padded([e.labels for e in encodings], IGNORE)),
+        labels=labels,
+        columns=columns,
+        labeled=labeled,
+        targets=targets,
         image_mask=padded([e.image_mask for e in encodings], False),
         text_mask=padded([e.text_mask for e in encodings], False),
         image_inputs={key: stacked(key, used) for key in (used[0] if used else {})},
@@ -176,12 +199,13 @@ def collate(
         num_truncated=sum(e.truncated for e in encodings),
         num_unlabeled=sum(bool((e.labels == IGNORE).all()) for e in encodings),
         image_counts=torch.tensor([e.num_images for e in encodings], dtype=torch.int64),
-        **shared_beginnings(encodings, occurrences, left),
+        prefix=prefix,
+        prefix_lengths=prefix_lengths,
     )
 
 
-def with_targets(labels: Tensor) -> dict[str, Any]:
-    """`labels`, `columns`, `labeled` and `targets` of a `Batch`.
+def targets_of(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`columns`, `labeled` and `targets` of a `Batch` with these labels, int64 [B, T].
 
     They are worked out here, for on a GPU finding places makes the program wait.
     """
@@ -190,13 +214,19 @@ def with_targets(labels: Tensor) -> dict[str, Any]:
     wanted = wanted[:, columns].flatten()
     labeled = (wanted != IGNORE).nonzero()[:, 0]
     targets = wanted[labeled]
-    return {"labels": labels, "columns": columns, "labeled": labeled, "targets": targets}
+    return columns, labeled, targets
 
 
 def shared_beginnings(
     encodings: list[Encoding], occurrences: list[str], left: bool
-) -> dict[str, Any]:
-    """`prefix` and `prefix_lengths` of a `Batch`."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """`prefix` and `prefix_lengths` of a `Batch`.
+
+    Args:
+        encodings: its rows.
+        occurrences: the path of the image at each image mark, row by row.
+        left: whether the rows are padded on the left.
+    """
     found: dict[tuple[str, bytes], int] = {}
     prefix, lengths = [], []
     if not left and all(encoding.num_images == 1 for encoding in encodings):
@@ -209,11 +239,11 @@ def shared_beginnings(
             prefix.append(found.setdefault(key, len(found)))
     longest = max(len(encoding.input_ids) for encoding in encodings)
     if len(found) == len(prefix) or not 0 < min(lengths, default=0) <= max(lengths) < longest:
-        return {"prefix": None, "prefix_lengths": None}
-    return {"prefix": torch.tensor(prefix), "prefix_lengths": torch.tensor(lengths)}
+        return None, None
+    return torch.tensor(prefix), torch.tensor(lengths)
 
 
-def stacked(key: str, inputs: list[dict[str, Any]]) -> Tensor:
+def stacked(key: str, inputs: list[dict[str, Tensor]]) -> Tensor:
     """One image argument of several images; smaller ones are filled up with zeros.
 
     Images that are cut into tiles come as [1, tiles, ...] with as many tiles as each needs; models
@@ -224,7 +254,7 @@ def stacked(key: str, inputs: list[dict[str, Any]]) -> Tensor:
         shape = [max(sizes) for sizes in zip(*(v.shape[1:] for v in values), strict=True)]
     except (ValueError, KeyError) as error:
         raise DataError(f"images of one batch give {key!r} of different kinds") from error
-    out = values[0].new_zeros((sum(len(v) for v in values), *shape))
+    out: Tensor = values[0].new_zeros((sum(len(v) for v in values), *shape))
     start = 0
     for value in values:
         inside = tuple(slice(0, size) for size in value.shape[1:])

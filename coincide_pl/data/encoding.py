@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from coincide_pl.data.records import Record
+from coincide_pl.data.record import Record
 from coincide_pl.data.template import Spoken, Template
 from coincide_pl.errors import ModelError
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coincide_pl.data.records import IMAGE_MARK, Turn
+from coincide_pl.data.record import IMAGE_MARK, Turn
 from coincide_pl.errors import ModelError
 
 KEPT = 4096
@@ -115,7 +115,7 @@ class Template:
     def _render(self, shape: Shape, ends: bool = True) -> tuple[list[str], str]:
         """The pieces between the texts of a structure, and what ends a last answer."""
         if (shape, ends) not in self._known:
-            messages: list[dict[str, Any]] = []
+            messages: list[dict[str, object]] = []
             marks: list[str] = []
             for role, parts in shape:
                 content: list[dict[str, str]] = []

@@ -12,7 +12,7 @@ from PIL import Image
 
 from coincide_pl.data.images import open_image
 from coincide_pl.data.readers import ChatDataset
-from coincide_pl.data.readers.reader import Findings
+from coincide_pl.data.readers.findings import Findings
 from coincide_pl.data.readers.tables import schema_of
 from coincide_pl.data.records import Turn
 from coincide_pl.errors import DataError

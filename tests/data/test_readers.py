@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coincide_pl.data.readers import EasyVQA, LlavaJson
-from coincide_pl.data.readers.reader import Findings
+from coincide_pl.data.readers.findings import Findings
 from coincide_pl.data.records import Records, Turn
 from coincide_pl.errors import DataError
 
@@ -196,7 +196,7 @@ def test_records_are_read_once_and_again_when_the_file_changes(tmp_path, llava, 
 
 def test_the_fingerprint_does_not_depend_on_chunks(tmp_path, llava, monkeypatch):
     first = LlavaJson(str(llava)).records(tmp_path / "cache")
-    monkeypatch.setattr("coincide_pl.data.records.ROWS_PER_CHUNK", 7)
+    monkeypatch.setattr("coincide_pl.data.columns.ROWS_PER_CHUNK", 7)
     again = LlavaJson(str(llava)).records(tmp_path / "other")
     assert again.fingerprint == first.fingerprint
     assert again.text_lengths.tolist() == first.text_lengths.tolist()

@@ -8,12 +8,18 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from coincide_pl.data.readers.conversation import MALFORMED, inside, source_of, turns_of
-from coincide_pl.data.readers.reader import OnError, Reader, identity_of
+from coincide_pl.data.readers.conversation import (
+    MALFORMED,
+    Item,
+    identity_of,
+    inside,
+    source_of,
+    turns_of,
+)
+from coincide_pl.data.readers.reader import OnError, Reader
 from coincide_pl.data.readers.tables import find_files, rows, write_rows
-from coincide_pl.data.records import IMAGE_MARK, Record, Role, Unusable
+from coincide_pl.data.record import IMAGE_MARK, Record, Role, Unusable
 from coincide_pl.errors import DataError, FileError
 from coincide_pl.files import reason
 
@@ -83,7 +89,7 @@ class ChatDataset(Reader):
         """The files of the split."""
         return self._files
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The source field."""
         return {"source_field": self.source_field}
 
@@ -97,7 +103,7 @@ class ChatDataset(Reader):
             self._store = cache / "images"
         return self._store or self.image_root
 
-    def items(self) -> Iterator[Any]:
+    def items(self) -> Iterator[object]:
         """Yields the rows, file after file, with the columns that are read."""
         columns = [*CONVERSATIONS, *IMAGES, "id", "task_name", "source"]
         columns += [self.source_field] if self.source_field else []
@@ -110,7 +116,7 @@ class ChatDataset(Reader):
                 number += 1
                 yield item
 
-    def record(self, number: int, item: Any) -> Record:
+    def record(self, number: int, item: object) -> Record:
         """A row as a record."""
         if not isinstance(item, dict):
             raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
@@ -132,7 +138,7 @@ class ChatDataset(Reader):
         """Writes the chosen rows as they stand, all columns: a file, or a folder of Arrow files."""
         write_rows(self._files, numbers, Path(path))
 
-    def image_path(self, image: Any) -> str:
+    def image_path(self, image: object) -> str:
         """The path of an image of a row, within the image folder.
 
         Raises:
@@ -157,8 +163,9 @@ class ChatDataset(Reader):
     def _embeds(self) -> bool:
         """Whether the first image of the data set is embedded."""
         for file in self._files if self._files[0].suffix in (".parquet", ".arrow") else []:
-            for item in rows(file, [*CONVERSATIONS, *IMAGES]):
-                image = next(iter(_Images(self, item).all()), None)
+            for row in rows(file, [*CONVERSATIONS, *IMAGES]):
+                assert isinstance(row, dict)
+                image = next(_Images(self, row).all(), None)
                 if image is not None:
                     return isinstance(image, bytes) or _bytes(image)
         return False
@@ -184,7 +191,7 @@ class ChatDataset(Reader):
                     raise FileError(f"{target}: can't be written ({reason(error)})") from error
         return name
 
-    def _source(self, item: dict[str, Any], images: tuple[str, ...]) -> str:
+    def _source(self, item: Item, images: tuple[str, ...]) -> str:
         if self.source_field is None:
             source = item.get("task_name") or item.get("source")
             if isinstance(source, str):
@@ -199,26 +206,27 @@ class ChatDataset(Reader):
 class _Images:
     """The images of a row, handed out in the order in which its messages show them."""
 
-    def __init__(self, reader: ChatDataset, item: dict[str, Any]) -> None:
+    def __init__(self, reader: ChatDataset, item: Item) -> None:
         self.reader, self.item = reader, item
-        given: Any = next((item[name] for name in IMAGES if item.get(name) is not None), [])
+        given: object = next((item[name] for name in IMAGES if item.get(name) is not None), [])
         given = given if isinstance(given, list) else [given]
         self.column = [image for image in given if image is not None]
         self.used: set[int] = set()
         self.next = 0
         self.shown: list[str] = []
 
-    def all(self) -> Iterator[Any]:
+    def all(self) -> Iterator[object]:
         """The images as they stand in the row: of the column, then of parts."""
         yield from self.column
         for field in CONVERSATIONS:
-            for turn in self.item.get(field) or []:
+            turns = self.item.get(field)
+            for turn in turns if isinstance(turns, list) else []:
                 content = turn.get("content") if isinstance(turn, dict) else None
                 for part in content if isinstance(content, list) else []:
                     if isinstance(part, dict) and (own := _own(part)) is not None:
                         yield own
 
-    def text(self, content: Any, role: Role) -> Any:
+    def text(self, content: object, role: Role) -> object:
         """A message's content as text with image marks; anything else as it is."""
         if isinstance(content, str):
             self._marks(content, role)
@@ -240,7 +248,7 @@ class _Images:
         left = [image for i, image in enumerate(self.column) if i not in self.used]
         return [self.reader.image_path(image) for image in left]
 
-    def _part(self, part: Any, role: Role) -> tuple[str, str]:
+    def _part(self, part: object, role: Role) -> tuple[str, str]:
         if not isinstance(part, dict):
             raise Unusable(MALFORMED, "a part of a message must be an object")
         own = _own(part)
@@ -276,12 +284,12 @@ class _Images:
         self.next = index + 1
 
 
-def _own(part: dict[str, Any]) -> Any:
+def _own(part: Item) -> object:
     """A part's own image, if it holds one."""
     if isinstance(part.get("bytes"), bytes):
         return part["bytes"]
     return next((part[key] for key in OWN if part.get(key)), None)
 
 
-def _bytes(image: Any) -> bool:
+def _bytes(image: object) -> bool:
     return isinstance(image, dict) and image.get("bytes") is not None

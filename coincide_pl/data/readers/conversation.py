@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from coincide_pl.data.records import IMAGE_MARK, Record, Role, Turn, Unusable
+from coincide_pl.data.record import IMAGE_MARK, Record, Role, Turn, Unusable
 
 SENDERS: dict[str, Role] = {
     "human": "user",
@@ -16,11 +15,38 @@ SENDERS: dict[str, Role] = {
     "assistant": "assistant",
     "system": "system",
 }
+LLAVA_SENDERS: dict[Role, str] = {"user": "human", "assistant": "gpt", "system": "system"}
+Item = dict[str, object]
+"""An object as it stands in a data file."""
 MALFORMED, UNTRAINABLE = "malformed", "with nothing to train on"
 """Kinds of unusable records."""
 FIRST = "conversations began with an answer, which was dropped"
 LAST = "conversations ended with a question, which was dropped"
 """What `trainable` does to conversations."""
+
+
+def named(identity: object) -> bool:
+    """Whether this can be the name of an item."""
+    return isinstance(identity, str | int | float)
+
+
+def identity_of(item: Item, field: str, number: int) -> str:
+    """The name of an item, or its number where it has none.
+
+    Args:
+        item: as it stands in the file.
+        field: key of the name.
+        number: of the item in the data set.
+
+    Raises:
+        Unusable: it is no name.
+    """
+    identity = item.get(field)
+    if identity is None:
+        return str(number)
+    if not named(identity):
+        raise Unusable(MALFORMED, f"{field!r} must be text or a number")
+    return str(identity)
 
 
 def trainable(record: Record) -> tuple[Record, list[str]]:
@@ -73,11 +99,11 @@ def trainable(record: Record) -> tuple[Record, list[str]]:
 
 
 def turns_of(
-    conversation: Any,
+    conversation: object,
     field: str,
     who: str,
     what: str,
-    text_of: Callable[[Any, Role], str] | None = None,
+    text_of: Callable[[object, Role], object] | None = None,
 ) -> tuple[Turn, ...]:
     """The turns of an item.
 
@@ -107,7 +133,7 @@ def turns_of(
     return tuple(turns)
 
 
-def _lacks(turn: Any, who: str, what: str) -> str:
+def _lacks(turn: object, who: str, what: str) -> str:
     sender = turn.get(who) if isinstance(turn, dict) else None
     if not isinstance(turn, dict) or (isinstance(sender, str) and sender in SENDERS):
         return f"must have a {what!r} that is text"
@@ -130,7 +156,7 @@ def inside(image: str, root: Path) -> str:
     return image
 
 
-def source_of(item: dict[str, Any], images: tuple[str, ...], field: str | None) -> str:
+def source_of(item: Item, images: tuple[str, ...], field: str | None) -> str:
     """The task or data set that an item came from.
 
     Args:
@@ -152,3 +178,14 @@ def source_of(item: dict[str, Any], images: tuple[str, ...], field: str | None) 
         return task
     folder, slash, _ = images[0].removeprefix("./").partition("/") if images else ("", "", "")
     return folder if slash else "text"
+
+
+def llava_item(record: Record) -> Item:
+    """A record as an item of a LLaVA-format file."""
+    item: Item = {"id": record.id}
+    if record.images:
+        item["image"] = record.images[0] if len(record.images) == 1 else list(record.images)
+    if record.source is not None:
+        item["source"] = record.source
+    item["conversations"] = [{"from": LLAVA_SENDERS[t.role], "value": t.text} for t in record.turns]
+    return item

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from coincide_pl.data.readers.json_text import json_array
 from coincide_pl.data.readers.reader import Reader
-from coincide_pl.data.records import IMAGE_MARK, Record, Turn
+from coincide_pl.data.record import IMAGE_MARK, Record, Turn
 from coincide_pl.errors import DataError
-from coincide_pl.files import write_text
 
 SHAPES = ("circle", "rectangle", "triangle")
 
@@ -40,16 +38,17 @@ class EasyVQA(Reader):
         """The questions."""
         return [self.folder / "questions.json"]
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The split."""
         return {"split": self.split}
 
-    def items(self) -> Iterator[Any]:
+    def items(self) -> Iterator[object]:
         """Yields the questions in file order."""
         return iter(json.loads(self.files()[0].read_text()))
 
-    def record(self, number: int, item: Any) -> Record:
+    def record(self, number: int, item: object) -> Record:
         """A question as a record."""
+        assert isinstance(item, list)
         question, answer, image = item
         return Record(
             id=f"{self.split}-{number:06d}",
@@ -59,26 +58,9 @@ class EasyVQA(Reader):
             number=number,
         )
 
-    def write_subset(self, numbers: Iterable[int], path: Path) -> None:
-        """Writes the chosen questions in LLaVA's format."""
-        records = list(self)
-        write_text(path, json_array(llava_item(records[int(number)]) for number in numbers))
-
 
 def family(question: str, answer: str) -> str:
     """Which of the four kinds of question this is."""
     if answer not in ("yes", "no"):
         return "which shape" if answer in SHAPES else "which colour"
     return "shape yes/no" if any(shape in question for shape in SHAPES) else "colour yes/no"
-
-
-def llava_item(record: Record) -> dict[str, Any]:
-    """A record as an item of a LLaVA-format file."""
-    senders = {"user": "human", "assistant": "gpt", "system": "system"}
-    item: dict[str, Any] = {"id": record.id}
-    if record.images:
-        item["image"] = record.images[0] if len(record.images) == 1 else list(record.images)
-    if record.source is not None:
-        item["source"] = record.source
-    item["conversations"] = [{"from": senders[t.role], "value": t.text} for t in record.turns]
-    return item

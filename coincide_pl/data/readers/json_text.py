@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from coincide_pl.errors import DataError
 
@@ -17,7 +16,7 @@ TAIL = 16
 """Characters at the end of a block in which an item that goes on in the next may look wrong."""
 
 
-def json_items(path: Path) -> Iterator[Any]:
+def json_items(path: Path) -> Iterator[object]:
     """The items of a JSON array, or of JSON lines, without holding all of them.
 
     Raises:
@@ -74,7 +73,7 @@ def json_items(path: Path) -> Iterator[Any]:
         raise DataError(f"{path}: can't be read ({error.strerror})") from error
 
 
-def chosen_items(path: Path, numbers: Iterable[int]) -> list[Any]:
+def chosen_items(path: Path, numbers: Iterable[int]) -> list[object]:
     """Some items of a file, as they stand in it, in the order of `numbers`."""
     order = [int(number) for number in numbers]
     wanted = set(order)
@@ -82,7 +81,7 @@ def chosen_items(path: Path, numbers: Iterable[int]) -> list[Any]:
     return [items[n] for n in order]
 
 
-def json_array(items: Iterable[Any]) -> Iterator[str]:
+def json_array(items: Iterable[object]) -> Iterator[str]:
     """The text of a JSON array, one item a line."""
     separator = "[\n"
     for item in items:
@@ -91,12 +90,12 @@ def json_array(items: Iterable[Any]) -> Iterator[str]:
     yield "\n]\n" if separator.startswith(",") else "[]\n"
 
 
-def json_lines(items: Iterable[Any]) -> Iterator[str]:
+def json_lines(items: Iterable[object]) -> Iterator[str]:
     """The text of JSON lines."""
     return (_text(item) + "\n" for item in items)
 
 
-def _text(item: Any) -> str:
+def _text(item: object) -> str:
     text = json.dumps(item, ensure_ascii=False)
     try:
         text.encode()
@@ -106,7 +105,8 @@ def _text(item: Any) -> str:
 
 
 def _skip(text: str, start: int) -> int:
-    return BLANK.match(text, start).end()  # type: ignore[union-attr]
+    blank = BLANK.match(text, start)
+    return blank.end() if blank else start
 
 
 def _cut(error: Exception, buffer: str) -> bool:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from coincide_pl.data.readers.conversation import MALFORMED, inside, source_of, turns_of
+from coincide_pl.data.readers.conversation import (
+    MALFORMED,
+    identity_of,
+    inside,
+    source_of,
+    turns_of,
+)
 from coincide_pl.data.readers.json_text import chosen_items, json_array, json_items
-from coincide_pl.data.readers.reader import OnError, Reader, identity_of
-from coincide_pl.data.records import Record, Unusable
+from coincide_pl.data.readers.reader import OnError, Reader
+from coincide_pl.data.record import Record, Unusable
 from coincide_pl.errors import DataError
 from coincide_pl.files import write_text
 
@@ -56,15 +61,15 @@ class LlavaJson(Reader):
         """The one data file."""
         return [self.path]
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The source field."""
         return {"source_field": self.source_field}
 
-    def items(self) -> Iterator[Any]:
+    def items(self) -> Iterator[object]:
         """Yields the items in file order."""
         return json_items(self.path)
 
-    def record(self, number: int, item: Any) -> Record:
+    def record(self, number: int, item: object) -> Record:
         """An item as a record."""
         if not isinstance(item, dict):
             raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")

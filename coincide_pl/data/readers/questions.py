@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from coincide_pl.data.readers.conversation import MALFORMED, inside
+from coincide_pl.data.readers.conversation import MALFORMED, Item, identity_of, inside
 from coincide_pl.data.readers.json_text import chosen_items, json_items, json_lines
-from coincide_pl.data.readers.reader import OnError, Reader, identity_of
-from coincide_pl.data.records import IMAGE_MARK, Record, Turn, Unusable
+from coincide_pl.data.readers.reader import OnError, Reader
+from coincide_pl.data.record import IMAGE_MARK, Record, Turn, Unusable
 from coincide_pl.errors import DataError
 from coincide_pl.files import write_text
 
@@ -65,16 +64,16 @@ class QuestionFile(Reader):
         """Questions, and answers."""
         return [self.path] + ([self.answers] if self.answers else [])
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The suffix."""
         return {"suffix": self.suffix}
 
-    def items(self) -> Iterator[Any]:
+    def items(self) -> Iterator[object]:
         """Yields the questions in file order."""
         self._known = dict(self._answers()) if self.answers else {}
         return json_items(self.path)
 
-    def record(self, number: int, item: Any) -> Record:
+    def record(self, number: int, item: object) -> Record:
         """A question and its answer as a record."""
         if not isinstance(item, dict):
             raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
@@ -96,7 +95,7 @@ class QuestionFile(Reader):
         """Writes the chosen questions as JSON lines."""
         write_text(path, json_lines(chosen_items(self.path, numbers)))
 
-    def _images(self, image: Any) -> tuple[str, ...]:
+    def _images(self, image: object) -> tuple[str, ...]:
         if image is None or image == "":
             return ()
         if not isinstance(image, str):
@@ -121,14 +120,15 @@ class QuestionFile(Reader):
                         raise DataError(f"{self.answers}: {identity[:80]!r} has no answer")
                     yield identity, found
 
-    def _answer(self, name: str, item: Any) -> tuple[str, str]:
-        found = answer_of(item) if isinstance(item, dict) else None
-        if found is None or "question_id" not in item:
-            raise DataError(f"{self.answers}: {name} has no 'question_id' or no answer")
-        return str(item["question_id"]), found
+    def _answer(self, name: str, item: object) -> tuple[str, str]:
+        if isinstance(item, dict) and "question_id" in item:
+            found = answer_of(item)
+            if found is not None:
+                return str(item["question_id"]), found
+        raise DataError(f"{self.answers}: {name} has no 'question_id' or no answer")
 
 
-def answer_of(item: dict[str, Any]) -> str | None:
+def answer_of(item: Item) -> str | None:
     """A question's right answer, or its annotators' a line each; None where there is none."""
     value = next((item[key] for key in ANSWERS if item.get(key) is not None), None)
     if isinstance(value, list):

@@ -3,64 +3,44 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from coincide_pl.data.images import unusable_images
-from coincide_pl.data.readers.conversation import MALFORMED, trainable
-from coincide_pl.data.records import Record, Records, Unusable, place
-from coincide_pl.errors import DataError, printable
+from coincide_pl.data.images import file_states, unusable_images
+from coincide_pl.data.readers.conversation import MALFORMED, llava_item, named, trainable
+from coincide_pl.data.readers.findings import Findings
+from coincide_pl.data.readers.json_text import json_array
+from coincide_pl.data.record import Record, Unusable
+from coincide_pl.data.records import Notes, Records, place
+from coincide_pl.errors import DataError
 from coincide_pl.files import content_digest, is_as_it_was, write_text
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Raised when the same source would be read into other records."""
+FORMAT = 3
+"""Raised when the same source would be read into other records, or they would be kept otherwise."""
 
 OnError = Literal["stop", "skip"]
 HALF = "holds half a surrogate pair, which is no text"
 
 
-@dataclass
-class Findings:
-    """What a reading came upon.
-
-    Attributes:
-        count: how many records there are.
-        lines: why a record can't be used, by its number; file, number and id in front.
-        kinds: how many records can't be used, by kind.
-        done: how many conversations were changed, by what was done to them.
-    """
-
-    count: int = 0
-    lines: dict[int, str] = field(default_factory=dict)
-    kinds: Counter[str] = field(default_factory=Counter)
-    done: Counter[str] = field(default_factory=Counter)
-
-    def add(self, number: int, kind: str, line: str) -> None:
-        """Notes a record that can't be used; the first reason counts."""
-        if number not in self.lines:
-            self.lines[number] = line
-            self.kinds[kind] += 1
-
-    def text(self) -> Iterator[str]:
-        """The lines in the order of the records, ready to be written or printed."""
-        for _, line in sorted(self.lines.items()):
-            yield printable(line.encode(errors="replace").decode()) + "\n"
-
-
 class Reader(ABC):
-    """A data set on disk. Subclasses know one file format; nothing after them does."""
+    """A data set on disk. Subclasses know one file format; nothing after them does.
+
+    A subclass sets `image_root`, and has `files`, `items` and `record`. It keeps each argument of
+    its constructor in an attribute of the argument's name.
+    """
 
     image_root: Path
     """Folder that the records' image paths are relative to."""
@@ -72,7 +52,11 @@ class Reader(ABC):
     """Whether records must have something to train on."""
 
     @abstractmethod
-    def items(self) -> Iterator[Any]:
+    def files(self) -> list[Path]:
+        """The source files: when one changes, the records are read again."""
+
+    @abstractmethod
+    def items(self) -> Iterator[object]:
         """Yields what the files hold, in order.
 
         Raises:
@@ -80,7 +64,7 @@ class Reader(ABC):
         """
 
     @abstractmethod
-    def record(self, number: int, item: Any) -> Record:
+    def record(self, number: int, item: object) -> Record:
         """An item as a record, as it stands in the file.
 
         Args:
@@ -91,27 +75,48 @@ class Reader(ABC):
             Unusable: naming the field.
         """
 
-    @abstractmethod
-    def files(self) -> list[Path]:
-        """The source files: when one changes, the records are read again."""
+    def options(self) -> dict[str, object]:
+        """What the records depend on beside the files: by default all arguments of the constructor.
 
-    @abstractmethod
-    def options(self) -> dict[str, Any]:
-        """What else the records depend on."""
+        Raises:
+            DataError: an argument is not kept.
+        """
+        names = list(inspect.signature(type(self)).parameters)
+        for name in names:
+            if not hasattr(self, name):
+                kind = type(self).__name__
+                raise DataError(f"{kind}: its argument {name!r} must be kept in self.{name}")
+        return {name: getattr(self, name) for name in names}
 
-    @abstractmethod
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
-        """Writes some records, in the data set's own format.
+        """Writes some records, in the data set's own format; by default in LLaVA's.
 
         Args:
             numbers: of the records in the files, in the order wanted: `Records.numbers` at the
                 indices of a selection.
             path: what to write.
         """
+        order = [int(number) for number in numbers]
+        wanted = set(order)
+        chosen = {r.number: llava_item(r) for r in self if r.number in wanted}
+        write_text(path, json_array(chosen[number] for number in order))
 
     def starts(self) -> list[tuple[str, int]]:
         """The files that records are in, each with the number of its first; known after reading."""
         return [(str(self.files()[0].resolve()), 0)]
+
+    def images_in(self, cache: Path) -> Path:
+        """The image folder.
+
+        Args:
+            cache: folder for what is made from the data.
+
+        Raises:
+            DataError: the reader names none.
+        """
+        if not hasattr(self, "image_root"):
+            raise DataError(f"{type(self).__name__}: it must set self.image_root, the image folder")
+        return Path(self.image_root)
 
     def __iter__(self) -> Iterator[Record]:
         """Yields the records in file order.
@@ -136,9 +141,9 @@ class Reader(ABC):
             try:
                 record = self.record(number, item)
                 if self.trained_on:
-                    record, done = trainable(record)
-                    for what in done:
-                        findings.done[what] += 1
+                    record, changes = trainable(record)
+                    for change in changes:
+                        findings.changes[change] += 1
                 text = "".join([record.id, record.source or "", *record.images])
                 "".join([text, *[turn.text for turn in record.turns]]).encode()
             except (Unusable, UnicodeEncodeError) as error:
@@ -148,7 +153,7 @@ class Reader(ABC):
                     raise Unusable(known.kind, line) from error
                 findings.add(number, known.kind, line)
                 continue
-            yield record
+            yield record if record.number == number else replace(record, number=number)
         findings.count = number + 1
         if number < 0:
             raise DataError(f"{self.files()[0]}: no records in it")
@@ -171,19 +176,21 @@ class Reader(ABC):
         made_from = {
             "format": FORMAT,
             "reader": type(self).__qualname__,
-            "files": [list(stat) for stat in stats],
+            "code": code_digest(type(self)),
+            "files": stats,
             "image_root": str(self.image_root.resolve()),
             "options": {**self.options(), "on_error": self.on_error},
         }
-        key = hashlib.blake2b(json.dumps(made_from).encode(), digest_size=8).hexdigest()
+        text = json.dumps(made_from, default=str)
+        key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         path = cache / f"{type(self).__name__}-{key}.arrow"
         digest = path.with_name(f".{path.name}.digest")
         records = Records(path) if is_whole(path, digest) else None
-        if records is None or not as_left(records):
+        if records is None or not left_out_as_before(records):
             log.info("reading %s", stats[0][0] if len(stats) == 1 else f"{len(stats)} files")
-            records = self._write(path, made_from)
+            records = self._write(path)
             write_text(digest, [content_digest(path)])
-        self._tell(records.notes["told"])
+        self._say(records.notes.messages)
         return records
 
     def survey(self, cache_dir: str | Path, findings: Findings) -> Records:
@@ -205,23 +212,19 @@ class Reader(ABC):
                 path,
                 records,
                 image_root=self.image_root.resolve(),
-                made_from={},
-                sift=lambda found: (np.ones(len(found), bool), {"starts": self.starts()}),
+                sift=lambda found: (np.ones(len(found), bool), Notes(self.starts())),
             )
         finally:
             path.unlink(missing_ok=True)  # the memory stays mapped
 
-    def images_in(self, cache: Path) -> Path:
-        """The image folder, where `cache` is the folder for what is made from the data."""
-        return self.image_root
-
-    def _write(self, path: Path, made_from: dict[str, Any]) -> Records:
+    def _write(self, path: Path) -> Records:
+        """Reads the data, leaves out what can't be used if so asked, and writes the Arrow file."""
         findings = Findings()
         listed = path.with_suffix(".left_out.txt")
 
-        def sift(records: Records) -> tuple[np.ndarray, dict[str, Any]]:
-            records.notes = {"starts": self.starts()}
-            numbers, bad = records.numbers, {}
+        def sift(records: Records) -> tuple[npt.NDArray[np.bool_], Notes]:
+            records.notes = notes = Notes(self.starts())
+            numbers = records.numbers
             if self.on_error == "skip":
                 names, rows = records.images
                 unusable = unusable_images(records.image_root, list(names))
@@ -229,74 +232,46 @@ class Reader(ABC):
                     for row in rows[names[name]].tolist():
                         line = f"{records.name(row)}: 'image': {error}"
                         findings.add(int(numbers[row]), error.kind, line)
-                bad = states(records.image_root, unusable)
-            told = [f"{count:,} {what}" for what, count in findings.done.items()]
+                notes.left_out_images = file_states(records.image_root, unusable)
             if findings.lines:
                 write_text(listed, findings.text())
-                kinds = ", ".join(f"{count:,} {kind}" for kind, count in findings.kinds.items())
-                left_out = f"left out {len(findings.lines):,} of {findings.count:,} records"
-                told.append(f"{left_out} ({kinds}); they are listed in {listed}")
+            notes.messages = findings.messages(listed)
             kept = ~np.isin(numbers, list(findings.lines))
             if not kept.any():
                 raise DataError(f"{self.files()[0]}: no record can be used; see {listed}")
-            return kept, {**records.notes, "bad": bad, "told": told}
+            return kept, notes
 
         records = self.read(findings, self.on_error)
-        return Records.write(
-            path, records, image_root=self.image_root.resolve(), made_from=made_from, sift=sift
-        )
+        return Records.write(path, records, image_root=self.image_root.resolve(), sift=sift)
 
-    def _name(self, number: int, item: Any) -> str:
+    def _name(self, number: int, item: object) -> str:
         name = place(self.starts(), number)
         identity = item.get(self.id_field) if isinstance(item, dict) else None
         return f"{name} (id {str(identity)[:80]!r})" if named(identity) else name
 
-    def _tell(self, lines: list[str]) -> None:
+    def _say(self, lines: list[str]) -> None:
         """Says once what became of the records; on a machine's first process alone."""
-        if not self._told and os.environ.get("LOCAL_RANK", "0") == "0":
+        if not self._said and os.environ.get("LOCAL_RANK", "0") == "0":
             for line in lines:
                 log.info("%s: %s", self.files()[0], line)
-        self._told = True
+        self._said = True
 
-    _told = False
-
-
-def named(identity: Any) -> bool:
-    """Whether this can be the name of an item."""
-    return isinstance(identity, str | int | float)
+    _said = False
 
 
-def identity_of(item: dict[str, Any], field: str, number: int) -> str:
-    """The name of an item, or its number where it has none.
-
-    Raises:
-        Unusable: it is no name.
-    """
-    identity = item.get(field)
-    if identity is None:
-        return str(number)
-    if not named(identity):
-        raise Unusable(MALFORMED, f"{field!r} must be text or a number")
-    return str(identity)
+def code_digest(reader: type[Reader]) -> str | None:
+    """A digest of the source of a reader that is not this package's own: edited, it reads again."""
+    if reader.__module__.startswith("coincide_pl."):
+        return None
+    with suppress(OSError, TypeError):
+        return content_digest(Path(inspect.getfile(reader)))
+    return None
 
 
-def as_left(records: Records) -> bool:
+def left_out_as_before(records: Records) -> bool:
     """Whether the image folder is there, and images that were left out are as they were."""
-    bad = records.notes["bad"]
-    return records.image_root.is_dir() and states(records.image_root, bad) == bad
-
-
-def states(root: Path, names: Iterable[str]) -> dict[str, list[int] | None]:
-    """Size and time of change of some images; None where there is none."""
-    found: dict[str, list[int] | None] = {}
-    for name in names:
-        try:
-            stat = os.stat(os.path.join(root, name))
-        except OSError:
-            found[name] = None
-        else:
-            found[name] = [stat.st_size, stat.st_mtime_ns]
-    return found
+    images, root = records.notes.left_out_images, records.image_root
+    return root.is_dir() and file_states(root, images) == images
 
 
 def is_whole(path: Path, digest: Path) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,7 +83,7 @@ def split_of(file: Path) -> str | None:
     return None
 
 
-def rows(file: Path, columns: Sequence[str]) -> Iterator[Any]:
+def rows(file: Path, columns: Sequence[str]) -> Iterator[object]:
     """The rows of a file; of Parquet and Arrow, objects with just these columns.
 
     Raises:
@@ -122,8 +121,9 @@ def batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Rec
     except (OSError, pa.ArrowException) as error:
         with file.open("rb") as text:
             pointer = text.read(40).startswith(b"version https://git-lfs")
-        told = "a pointer of Git LFS; run git lfs pull" if pointer else " ".join(str(error).split())
-        raise DataError(f"{file}: can't be read ({told})") from error
+        cause = " ".join(str(error).split())
+        cause = "a pointer of Git LFS; run git lfs pull" if pointer else cause
+        raise DataError(f"{file}: can't be read ({cause})") from error
 
 
 def schema_of(file: Path) -> pa.Schema:
@@ -202,7 +202,7 @@ def _save_to_disk(parts: Iterator[pa.Table], schema: pa.Schema, path: Path, sour
             writer.write_table(part.combine_chunks())
     with (path / name).open("rb") as file:
         digest = file_digest(file, "blake2b").hexdigest()
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         "_data_files": [{"filename": name}],
         "_fingerprint": digest[:16],
         "_format_columns": None,
@@ -219,7 +219,7 @@ def _save_to_disk(parts: Iterator[pa.Table], schema: pa.Schema, path: Path, sour
         (path / "dataset_info.json").write_text(json.dumps(about))
 
 
-def _open_arrow(source: Any) -> Any:
+def _open_arrow(source: pa.NativeFile) -> _Batches:
     """The stream format, which `save_to_disk` writes, or the file format; gives batches."""
     if source.read(6) == b"ARROW1":
         file = pa.ipc.open_file(source)
