@@ -115,7 +115,7 @@ def facts(chosen: Selection, records: Records) -> list[tuple[str, list[tuple[str
         "Clustering": chosen.figures,
         "Made from": {
             **chosen.made_from,
-            "records": records.made_from.get("files", [[str(records.path)]])[0][0],
+            "records": records.notes.starts[0][0] if records.notes.starts else str(records.path),
             "selection": chosen.fingerprint,
         },
     }
