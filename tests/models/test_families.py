@@ -58,7 +58,7 @@ def family(request, tmp_path_factory):
     logger.setLevel(logging.ERROR)
     checkpoint = write(request.param, folder / "model")
     logger.setLevel(level)
-    records = Records.write(folder / "r.arrow", RECORDS, image_root=folder, made_from={})
+    records = Records.write(folder / "r.arrow", RECORDS, image_root=folder)
     return request.param, checkpoint, records
 
 

@@ -48,7 +48,7 @@ def records(tmp_path):
     random = np.random.default_rng(0)
     for name in ("0.png", "1.png"):
         Image.fromarray(random.integers(0, 255, (40, 50, 3), np.uint8)).save(tmp_path / name)
-    return Records.write(tmp_path / "r.arrow", CONVERSATIONS, image_root=tmp_path, made_from={})
+    return Records.write(tmp_path / "r.arrow", CONVERSATIONS, image_root=tmp_path)
 
 
 def on_the_left(batch):
