@@ -50,7 +50,8 @@ def select(command, llava, tmp_path):
         (("--data.fraction=1.01",), ["fraction: 1.01", "(0, 1]"]),
         (("--data.fraction=0.001",), ["fraction: 0.001 of 60 samples leaves none"]),
         (("--trainer.acelerator=cpu",), ["acelerator", "accelerator"]),
-        (("--config", "nowhere.yaml"), ["nowhere.yaml"]),
+        (("--config", "nowhere.yaml"), ["nowhere.yaml: no such config", "coincide configs"]),
+        (("--config", "selectors/randm"), ["selectors/randm: no such", "mean selectors/random"]),
         (("--data.train.path=nowhere.json",), ["nowhere.json: no such data file"]),
         (("--data.train.image_folder=nowhere",), ["nowhere: no such image folder"]),
     ],
@@ -61,9 +62,9 @@ def test_wrong_options(select, words, said):
 
 def test_wrong_verbs(command):
     refused(command("fitt"), "fitt", "did you mean fit")
-    refused(command("fit"), "missing: --data, --model")
-    early = command("fit", "--model.pretrained=x", "--config", ROOT / "configs/models/target.yaml")
-    refused(early, "pretrained", "put the --config", "before it")
+    refused(command("fit"), "missing: --model")
+    early = command("fit", "--model.pretrained=x", "--model=TargetModule")
+    refused(early, "pretrained", "name the class that has it", "before this one")
     refused(
         command("create-tiny-llava", "--output=x", "--hiden_size=3"), "hiden_size", "hidden_size"
     )

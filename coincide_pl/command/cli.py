@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import coincide_pl.data.readers
 import coincide_pl.selection  # noqa: F401  (readers and selectors can be named by their class)
 from coincide_pl.callbacks import WarnTruncated
+from coincide_pl.command.configs import configs_first
 from coincide_pl.command.launcher import GO_ON, Launcher
 from coincide_pl.command.messages import one_line
 from coincide_pl.command.trainer import Trainer
@@ -54,6 +55,8 @@ class Parser(LightningArgumentParser):
         """Parses; `null` given to a class inside a class comes here, from jsonargparse, as None."""
         if getattr(self, "_inner_parser", False) and args:
             args = [re.sub("=None$", "=null", arg) for arg in args]
+        else:
+            args = configs_first(sys.argv[1:] if args is None else args)
         return super().parse_args(args, *others, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
@@ -123,6 +126,7 @@ class Command(LightningCLI):
             lightning.LightningModule, "model", subclass_mode=True, required=self._needs_model
         )
         parser.add_lightning_class_args(lightning.LightningDataModule, "data", subclass_mode=True)
+        parser.set_defaults({"data": {"class_path": "coincide_pl.datamodule.InstructionData"}})
 
     def before_instantiate_classes(self) -> None:
         """Lets a W&B logger without a place or name of its own use the run's."""

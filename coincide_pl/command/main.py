@@ -19,6 +19,7 @@ from torch import distributed
 from transformers.utils import logging as transformers_logging
 
 from coincide_pl.command.cli import Command, Parser
+from coincide_pl.command.configs import configs
 from coincide_pl.command.launcher import PATIENCE, end_with_parent
 from coincide_pl.data.check import check
 from coincide_pl.errors import CoincideError, ConfigError, printable
@@ -39,6 +40,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "export": export,
     "create-tiny-llava": tiny_llava,
     "create-tiny-clip": tiny_clip,
+    "configs": configs,
     "compare": compare,
     "report": report,
     "overlap": overlap,
@@ -106,6 +108,9 @@ def run(words: list[str], args: list[str] | None) -> None:
     operands = [n for n in OPERANDS if n in known and known[n].default is known[n].empty]
     for name in operands:
         parser.add_argument(name, nargs="+" if name.endswith("s") else None, help=OPERANDS[name])
+    if "block" in known:
+        operands.append("block")
+        parser.add_argument("block", nargs="?", help="name of the one to print")
     parser.add_function_arguments(function, fail_untyped=False, skip={*operands})
     options = parser.instantiate_classes(parser.parse_args(words[1:]))
     options.pop("config")

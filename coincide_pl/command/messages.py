@@ -110,7 +110,7 @@ def _found(pattern: str, text: str) -> str | None:
 def _nearest(name: str, known: Iterable[str]) -> str:
     full = sorted(set(known))
     if name in full:
-        return " here: put the --config, or the option that names its class, before it"
+        return " here: name the class that has it, in a config or in an option before this one"
     last = name.rpartition(".")[2]
     near = get_close_matches(name, full, 3, 0.75) or get_close_matches(last, full, 3, 0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""
