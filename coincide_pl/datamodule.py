@@ -89,27 +89,30 @@ class InstructionData(lightning.LightningDataModule):
             train: data that are chosen from, trained on, and read by `predict`.
             val: data for the validation loss.
             test: questions whose generated answers are scored.
-            selector: chooses; without one, `selection` must exist, or all data are used.
+            selector: the method that chooses; without one, `selection` must exist, or all data are
+                used.
             fraction: share of the data to choose, in (0, 1].
-            signals: directory of per-sample signals: `predict` writes it, selectors read it; or a
-                list of directories, where a selector needs signals of several models.
-            selection: the selection file (default: in the directory of the run).
-            reference: checkpoint that the signals must come from; checked when given.
-            layers: decoder layers that the signals must hold; checked when given.
+            signals: directory of per-sample signals, which `predict` writes and selectors read; or
+                a list of directories, where a selector needs signals of several models.
+            selection: path of the selection file (default: `selection.safetensors` in the run's
+                directory).
+            reference: checkpoint that the signals must come from (default: any).
+            layers: decoder layers that the signals must hold (default: any).
             batch_size: conversations per process and step in training.
-            eval_batch_size: the same in validation, test and predict (default: as in training).
-            max_tokens: in place of `batch_size`, tokens per process and step in training, padding
-                and images included, as far as they can be told from the length of a text.
-            eval_max_tokens: the same, in place of `eval_batch_size`, in validation, test and
-                predict.
-            max_length: tokens of a conversation, images included; longer ones are cut.
-            image_token: the token whose place image features take, for a processor that does not
-                name it.
-            num_workers: processes that read and encode, per training process.
-            image_cache: MiB of processed images that each of these keeps in memory, for data whose
+            eval_batch_size: conversations per process and step in validation, test and predict
+                (default: `batch_size`).
+            max_tokens: tokens per process and step in training, in place of `batch_size`; padding
+                and images count, as far as they can be told from the length of a text.
+            eval_max_tokens: tokens per process and step in validation, test and predict, in place
+                of `eval_batch_size`.
+            max_length: tokens of a conversation at most, images included; longer ones are cut.
+            image_token: token whose place image features take, for a processor that does not name
+                it.
+            num_workers: worker processes that read and encode, per training process.
+            image_cache: MiB of processed images that each worker keeps in memory, for data whose
                 images are few and small.
             cache_dir: folder for the records in memory-mapped form.
-            seed: of the order in training.
+            seed: seed of the order in training.
 
         Raises:
             SelectionError: a fraction outside (0, 1].

@@ -12,22 +12,26 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from coincide_pl.data.collation import Batch
 from coincide_pl.errors import ModelError
 from coincide_pl.files import beside
 from coincide_pl.interruption import interruption
 
 SHARE = 0.02
-"""Of the time, what saving may take."""
+"""How much of the time saving may take."""
 SECONDS = 10.0
-"""Between checkpoints at least."""
+"""How long the time between two checkpoints is at least."""
+Checkpoint = dict[str, Any]
+"""What Lightning keeps of a training: the states of the module, the optimizer, the loops, ..."""
 
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps one checkpoint, as fresh as saving it at most 2 % of the time allows."""
 
     def __init__(self, directory: str | Path) -> None:
-        """Keeps the place.
+        """Sets how often a checkpoint is saved.
 
         Args:
             directory: folder for `last.ckpt`.
@@ -44,11 +48,18 @@ class LastCheckpoint(ModelCheckpoint):
         """The same whatever the time between checkpoints has become."""
         return type(self).__qualname__
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
         """Saves when it is time, and at once where the command is about to end."""
         if interruption.asked is not None:
             self._train_time_interval = timedelta(0)
-        super().on_train_batch_end(*args, **kwargs)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         begin = time.perf_counter()
@@ -61,7 +72,7 @@ class Checkpoints(TorchCheckpointIO):
     """Reads and writes training checkpoints: whole or not at all, and never with code in them."""
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+        self, checkpoint: Checkpoint, path: str | Path, storage_options: Any = None
     ) -> None:
         """Writes a file beside its place (Lightning's goes through `/tmp`), then puts it there."""
         if "://" in str(path):
@@ -77,8 +88,8 @@ class Checkpoints(TorchCheckpointIO):
                 ) from None
 
     def load_checkpoint(
-        self, path: Any, map_location: Any = "cpu", weights_only: Any = None
-    ) -> Any:
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> Checkpoint:
         """Reads a file; nothing in it is executed, whatever it asks for.
 
         Raises:
@@ -89,7 +100,8 @@ class Checkpoints(TorchCheckpointIO):
                 with zipfile.ZipFile(path) as file:
                     if bad := file.testzip():  # torch does not look at the checksums
                         raise zipfile.BadZipFile(bad)
-            return super().load_checkpoint(path, map_location, weights_only=True)
+            found: Checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
+            return found
         except FileNotFoundError:
             raise ModelError(f"{path}: no such training checkpoint") from None
         except Exception as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from coincide_pl.errors import ModelError
 from coincide_pl.models.loading import first_line, resolved, save_checkpoint
 from coincide_pl.models.sharding import whole_state
+from coincide_pl.models.target import TargetModule
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ OF_THE_MODEL = ("config.json", "generation_config.json")
 
 
 class _ProcessorFiles:
-    """A checkpoint's processor, as the files in which it came."""
+    """The processor of a checkpoint, written as the very files in which it came."""
 
     def __init__(self, pretrained: str) -> None:
         self.source = resolved(pretrained)
@@ -39,12 +39,12 @@ class _ProcessorFiles:
 
 
 def export_model(
-    module: Any, directory: str | Path, state: dict[str, Tensor] | None = None
+    module: TargetModule, directory: str | Path, state: dict[str, Tensor] | None = None
 ) -> None:
     """Write a module's model, adapters folded in, and the processor that it was trained with.
 
     Args:
-        module: a `TargetModule`; training can't go on after this.
+        module: whose model it is; training can't go on after this.
         directory: where; what is there is replaced.
         state: what was trained, where the module holds a piece of it.
     """
@@ -87,7 +87,7 @@ def export(run: str, output: str, checkpoint: str | None = None) -> None:
     log.info("%s: written", output)
 
 
-def _trained(path: Path) -> dict[str, Any]:
+def _trained(path: Path) -> dict[str, Tensor]:
     """The state of the module in a training checkpoint; nothing in the file is run."""
     if path.is_dir():  # its index is a pickle, which could hold code
         raise ModelError(
@@ -95,25 +95,30 @@ def _trained(path: Path) -> dict[str, Any]:
             f"`python -m lightning.pytorch.utilities.consolidate_checkpoint {path}`"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state: dict[str, Tensor] = checkpoint["state_dict"]
     except Exception as error:  # torch raises many kinds
         raise ModelError(f"{path}: not a training checkpoint ({first_line(error)})") from error
+    return state
 
 
 class ExportModel(lightning.Callback):
     """At the end of a fit, writes the model and its processor for `from_pretrained`."""
 
     def __init__(self, directory: str | None = None) -> None:
-        """Keeps the place.
+        """Sets where the model will be.
 
         Args:
-            directory: where (default: `model` in the trainer's `default_root_dir`).
+            directory: folder to write (default: `model` in the trainer's `default_root_dir`).
         """
         self.directory = directory
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes the checkpoint directory, from one process."""
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        if not isinstance(pl_module, TargetModule):
+            log.warning("%s: is no TargetModule; no model is exported", type(pl_module).__name__)
             return
         whole = whole_state(trainer.strategy, pl_module)
         if trainer.is_global_zero:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from coincide_pl.data.collation import Batch
 
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
 """What models call the argument that is 1 at image tokens."""
@@ -19,7 +21,7 @@ PER_MARK = ("image_grid_thw",)
 
 
 @contextmanager
-def shared_images(model: PreTrainedModel, batch: Any) -> Iterator[None]:
+def shared_images(model: PreTrainedModel, batch: Batch) -> Iterator[None]:
     """While open, image features made from the distinct images are handed out per occurrence.
 
     A model given `pixel_values` of the distinct images computes their features once; where an image
@@ -29,7 +31,7 @@ def shared_images(model: PreTrainedModel, batch: Any) -> Iterator[None]:
         model: an image-text-to-text model of transformers; its `get_image_features` returns, as
             `pooler_output`, the features image by image, and for some families more of the same
             kind for each of several layers, as `deepstack_features`.
-        batch: a `Batch`.
+        batch: whose images may each stand at several marks.
     """
     index = batch.image_order
     if index == list(range(batch.num_images)):  # every image stands once: nothing to repeat
@@ -39,10 +41,11 @@ def shared_images(model: PreTrainedModel, batch: Any) -> Iterator[None]:
     owner = model.model
     original = owner.get_image_features
 
-    def repeated(features: Any) -> Any:
+    def repeated(features: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
         whole = isinstance(features, Tensor)
-        rows = features if whole else torch.cat([part.flatten(0, -2) for part in features])
-        parts = rows.flatten(0, -2).split(sizes)
+        if not isinstance(features, Tensor):
+            features = torch.cat([part.flatten(0, -2) for part in features])
+        parts = features.flatten(0, -2).split(sizes)
         chosen = [parts[image] for image in index]
         return torch.cat(chosen) if whole else chosen
 
@@ -63,7 +66,7 @@ def shared_images(model: PreTrainedModel, batch: Any) -> Iterator[None]:
         del owner.get_image_features
 
 
-def model_inputs(model: PreTrainedModel, batch: Any) -> dict[str, Tensor]:
+def model_inputs(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
     """The arguments of a model's forward pass, from a `Batch`."""
     known = inspect.signature(model.forward).parameters
     types = [name for name in TOKEN_TYPES if name in known][:1]

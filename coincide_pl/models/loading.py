@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedModel
@@ -17,6 +17,7 @@ from coincide_pl.errors import ModelError
 from coincide_pl.files import beside
 
 DType = Literal["float32", "bfloat16", "float16"]
+"""Floating-point types that weights are held in, by torch's names."""
 
 
 def load_model(
@@ -27,14 +28,15 @@ def load_model(
     Args:
         pretrained: a directory written by `save_pretrained`, or a name on the Hugging Face hub.
         dtype: in which the weights are held.
-        attn_implementation: of attention, by transformers' name (`sdpa`, `flash_attention_2`).
+        attn_implementation: how attention is computed, by transformers' name (`sdpa`,
+            `flash_attention_2`).
 
     Raises:
         ModelError: no such directory, or no model of this kind in it.
     """
     check_directory(pretrained, "config.json")
     try:
-        return AutoModelForImageTextToText.from_pretrained(
+        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
             pretrained,
             dtype=getattr(torch, dtype),
             attn_implementation=attn_implementation,
@@ -44,6 +46,7 @@ def load_model(
         raise ModelError(
             f"{pretrained}: no image-text-to-text model: {first_line(error)}"
         ) from error
+    return model
 
 
 def check_directory(pretrained: str, *files: str) -> None:
@@ -91,16 +94,23 @@ def checkpoint_fingerprint(pretrained: str) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(directory: str | Path, *parts: object) -> None:
+class Saves(Protocol):
+    """A model, a processor, and whatever else writes itself into a checkpoint directory."""
+
+    def save_pretrained(self, save_directory: Path, /) -> object:
+        """Writes files into a directory that is there."""
+
+
+def save_checkpoint(directory: str | Path, *parts: Saves) -> None:
     """Write a model, its processor and so on as one checkpoint directory, whole or not at all.
 
     Args:
         directory: where; what is there is replaced.
-        parts: objects with `save_pretrained`.
+        parts: what goes into it.
     """
     with beside(directory) as aside:
         for part in parts:
-            part.save_pretrained(aside)  # type: ignore[attr-defined]
+            part.save_pretrained(aside)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
@@ -19,9 +20,9 @@ class LoRA:
     """Low-rank adaptation (Hu et al., 2021, arXiv 2106.09685) of the language model.
 
     Attributes:
-        rank: r of the adapters (128 in LLaVA-1.5's recipe).
-        alpha: the update is scaled by alpha / rank.
-        dropout: on the adapters' input.
+        rank: width r of the adapters (128 in LLaVA-1.5's recipe).
+        alpha: numerator of the update's scale, alpha / rank.
+        dropout: share of the adapters' inputs that is set to 0 in training.
         target_modules: last names of the linear layers that get one, such as `q_proj`; all of the
             language model's by default.
     """
@@ -38,7 +39,7 @@ def add_lora(model: PreTrainedModel, lora: LoRA, parts: Mapping[str, str] | None
     Args:
         model: an image-text-to-text model.
         lora: the adapters' sizes.
-        parts: paths of parts, see `anatomy.modules`.
+        parts: paths of parts, see `parts.modules`.
 
     Raises:
         ModelError: a rank that is not positive, or a name that no linear layer has.
@@ -61,7 +62,7 @@ def add_lora(model: PreTrainedModel, lora: LoRA, parts: Mapping[str, str] | None
     model.add_adapter(
         LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            lora_alpha=cast(int, lora.alpha),  # any number will do
             lora_dropout=lora.dropout,
             target_modules=targets,
         )

@@ -6,21 +6,24 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from coincide_pl.errors import ModelError
 from coincide_pl.models.parts import parameters
 
+ParameterGroup = dict[str, Any]
+"""What an optimizer of torch takes: `params`, and options of their own such as `lr`."""
+
 
 class CosineWithWarmup(LRScheduler):
-    """Learning rate linearly up from 0, then down a half cosine; stepped after every batch."""
+    """Learning rate linearly up from 0, then down a half cosine; steps with the optimizer."""
 
     def __init__(
         self, optimizer: Optimizer, warmup_ratio: float = 0.03, min_lr_ratio: float = 0.0
     ) -> None:
-        """Begins at the first step.
+        """Begins at the first step of a run whose length `span` will say.
 
         Args:
             optimizer: whose learning rates are scaled.
@@ -38,12 +41,12 @@ class CosineWithWarmup(LRScheduler):
         super().__init__(optimizer)
 
     def span(self, total_steps: int) -> None:
-        """Sets the run's length, in optimizer steps."""
+        """Sets the run's length, in optimizer steps, and the learning rates of the first."""
         self.total_steps = total_steps
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = rate
 
-    def get_lr(self) -> list[float | Any]:
+    def get_lr(self) -> list[float | Tensor]:
         """The learning rate of each parameter group at this step."""
         total = self.total_steps or 1
         rise = math.ceil(self.warmup_ratio * total)
@@ -57,19 +60,19 @@ class CosineWithWarmup(LRScheduler):
         return [base * share for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands; the run's length is the run's own."""
+        """The step reached, for a training checkpoint; each run says its own length."""
         return {k: v for k, v in super().state_dict().items() if k != "total_steps"}
 
 
 def parameter_groups(
     model: nn.Module, rates: Mapping[str, float], parts: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
+) -> list[ParameterGroup]:
     """The parameters to train: one group for each part with a learning rate of its own, and a rest.
 
     Args:
         model: an image-text-to-text model.
         rates: learning rates by part.
-        parts: paths of parts, see `anatomy.modules`.
+        parts: paths of parts, see `parts.modules`.
 
     Raises:
         ModelError: nothing to train, or a part without anything to train.
@@ -77,7 +80,7 @@ def parameter_groups(
     left = {id(p): p for p in model.parameters() if p.requires_grad}
     if not left:
         raise ModelError("freeze: nothing is left to train")
-    groups: list[dict[str, Any]] = []
+    groups: list[ParameterGroup] = []
     for name, rate in rates.items():
         own = [p for p in parameters(model, name, parts) if id(p) in left]
         if not own:

@@ -41,24 +41,25 @@ def load_processor(pretrained: str) -> ProcessorMixin:
 def images_only(processor: ProcessorMixin) -> ProcessorMixin:
     """Make a processor that was built without a video processor one that never asks for it."""
     if "video_processor" in type(processor).get_attributes():
-        kind: Any = type(processor)
+        kind: Any = type(processor)  # which mypy takes for not hashable
         processor.__class__ = _class_without_video(kind)
     return processor
 
 
 @cache
-def _class_without_video(kind: Any) -> Any:
+def _class_without_video(kind: Any) -> type[ProcessorMixin]:
     names = [name for name in kind.get_attributes() if name != "video_processor"]
 
-    def rebuild(self: Any) -> Any:  # worker processes that are spawned do not know this class
+    def rebuild(self: ProcessorMixin) -> tuple[object, ...]:  # spawned workers lack this class
         return _rebuilt, (kind, dict(self.__dict__))
 
     own = {"get_attributes": classmethod(lambda _: names), "__reduce__": rebuild}
     return type(kind.__name__, (kind,), own)
 
 
-def _rebuilt(kind: Any, state: dict[str, Any]) -> ProcessorMixin:
-    processor = _class_without_video(kind).__new__(_class_without_video(kind))
+def _rebuilt(kind: Any, state: dict[str, object]) -> ProcessorMixin:
+    made = _class_without_video(kind)
+    processor = made.__new__(made)
     processor.__dict__.update(state)
     return processor
 
@@ -72,7 +73,7 @@ def without_video() -> Iterator[None]:
     def get_attributes(kind: type[ProcessorMixin]) -> list[str]:
         return [name for name in attributes.__func__(kind) if name != "video_processor"]
 
-    def get_arguments(kind: type[ProcessorMixin], *args: Any, **kwargs: Any) -> list[Any]:
+    def get_arguments(kind: type[ProcessorMixin], *args: object, **kwargs: object) -> list[object]:
         found = iter(arguments.__func__(kind, *args, **kwargs))
         names = attributes.__func__(kind)
         return [None if name == "video_processor" else next(found) for name in names]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning import LightningModule
+from lightning.pytorch.strategies import (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    Strategy,
+)
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -17,7 +21,7 @@ SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 """Strategies under which a process does not hold the whole model."""
 
 
-def shard(strategy: Any, model: PreTrainedModel, layers: str | None = None) -> None:
+def shard(strategy: Strategy, model: PreTrainedModel, layers: str | None = None) -> None:
     """Under `ModelParallelStrategy`, split each decoder layer, and the rest, over the processes.
 
     This is PyTorch's fully sharded data parallelism (FSDP 2); other strategies split by themselves.
@@ -41,7 +45,7 @@ def shard(strategy: Any, model: PreTrainedModel, layers: str | None = None) -> N
     fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
-def whole_state(strategy: Any, module: Any) -> dict[str, Tensor] | None:
+def whole_state(strategy: Strategy, module: LightningModule) -> dict[str, Tensor] | None:
     """All parameters of a module that lies in pieces, on the first process; all must call this.
 
     Args:

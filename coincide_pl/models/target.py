@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -21,7 +22,7 @@ from coincide_pl.models.images import blank, model_inputs, shared_images
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
 from coincide_pl.models.logits import possible
 from coincide_pl.models.lora import LoRA, add_lora, merge_lora
-from coincide_pl.models.optimization import CosineWithWarmup, parameter_groups
+from coincide_pl.models.optimization import CosineWithWarmup, ParameterGroup, parameter_groups
 from coincide_pl.models.parts import check_parts, decoder_layers, parameters
 from coincide_pl.models.processors import load_processor
 from coincide_pl.models.sharding import shard
@@ -52,19 +53,23 @@ class TargetModule(lightning.LightningModule):
 
         Args:
             pretrained: checkpoint directory, or a name on the Hugging Face hub.
-            optimizer: class and arguments, such as its learning rate.
-            scheduler: class and arguments; stepped after every batch.
+            optimizer: the optimizer's class and arguments, such as its learning rate.
+            scheduler: the learning-rate schedule's class and arguments; it steps when the optimizer
+                does.
             freeze: parts that are not trained: `vision_tower`, `projector`, `language_model`, or
                 paths of submodules.
             learning_rates: learning rates of parts that have one of their own, by the same names.
-            lora: train adapters in place of the language model's weights.
-            gradient_checkpointing: compute activations again in the backward pass, to save memory.
-            compile_layers: compile each decoder layer with `torch.compile`.
+            lora: sizes of adapters that are trained in place of the language model's weights.
+            gradient_checkpointing: whether activations are computed again in the backward pass, to
+                save memory.
+            compile_layers: whether each decoder layer is compiled with `torch.compile`.
             parts: paths of parts that are not found by themselves, by the names `vision_tower`,
                 `projector`, `language_model` and `decoder_layers`.
-            max_new_tokens: length of generated answers.
-            dtype: in which the weights are held; mixed precision is `trainer.precision`.
-            attn_implementation: attention implementation of transformers.
+            max_new_tokens: tokens of a generated answer at most.
+            dtype: floating-point type in which the weights are held; mixed precision is
+                `trainer.precision`.
+            attn_implementation: how attention is computed, by transformers' name, such as `sdpa`
+                or `flash_attention_2`.
         """
         super().__init__()
         check_directory(pretrained, "config.json")
@@ -110,7 +115,7 @@ class TargetModule(lightning.LightningModule):
         if self.lora is not None:
             add_lora(model, self.lora, self.parts)
         if self.gradient_checkpointing:
-            new: Any = getattr(model, "activation_checkpointing_enable", None)  # its newer name
+            new = getattr(model, "activation_checkpointing_enable", None)  # its newer name
             (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         return model
@@ -120,7 +125,7 @@ class TargetModule(lightning.LightningModule):
         """Digest of the checkpoint that training starts from, before training replaces it."""
         return checkpoint_fingerprint(self.pretrained)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Parameter groups, optimizer and scheduler."""
         optimizer = self.optimizer(self.parameter_groups())
         scheduler = self.scheduler(optimizer)
@@ -131,7 +136,7 @@ class TargetModule(lightning.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "lr"},
         }
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
         """What the optimizer trains, by learning rate."""
         assert self.model is not None
         return parameter_groups(self.model, self.learning_rates, self.parts)
@@ -195,7 +200,7 @@ class TargetModule(lightning.LightningModule):
             `answers`: [B], stripped.
         """
         model: Any = self.model
-        tokenizer: Any = self.processor.tokenizer
+        tokenizer = self.processor.tokenizer
         settings = GenerationConfig.from_dict(
             {
                 **model.generation_config.to_dict(),

@@ -115,7 +115,7 @@ def tiny_llava(
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ),
-        image_token_index=int(tokenizer.convert_tokens_to_ids("<image>")),  # type: ignore[arg-type]
+        image_token_index=tokenizer.get_vocab()["<image>"],
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=(image_size // patch_size) ** 2,

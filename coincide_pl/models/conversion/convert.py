@@ -28,6 +28,7 @@ from coincide_pl.errors import ModelError
 from coincide_pl.models.conversion.llama_tokenizer import llama_tokenizer
 from coincide_pl.models.conversion.llava_checkpoints import (
     TEXT_MODELS,
+    Json,
     adapted,
     chat_template,
     read_json,
@@ -37,6 +38,9 @@ from coincide_pl.models.conversion.llava_checkpoints import (
 from coincide_pl.models.loading import first_line, quietly, save_checkpoint
 
 log = logging.getLogger(__name__)
+
+Tower = Any
+"""A `CLIPVisionModel` or a `SiglipVisionModel`, whose configs are typed too widely to be used."""
 
 IMAGE = "<image>"
 MULTIPLE = 64
@@ -94,7 +98,7 @@ def convert(
     tower, layer, strategy = _tower(_tower_path(source, config, vision_tower), config)
     text = TEXT_MODELS[kind](config)
     tokens, blank = _tokenizer(tokenizer or checkpoint)
-    image_id = int(tokens.convert_tokens_to_ids(IMAGE))  # type: ignore[arg-type]
+    image_id = tokens.get_vocab()[IMAGE]
     rows = _row_count(weights, text.vocab_size, source)
     if image_id >= rows:
         text.vocab_size = -(-(image_id + 1) // MULTIPLE) * MULTIPLE
@@ -135,7 +139,7 @@ def convert(
     log.info("%s: %.2f B parameters", output, sum(p.numel() for p in model.parameters()) / 1e9)
 
 
-def _tower_path(source: Path, config: dict[str, Any], given: str | None) -> str:
+def _tower_path(source: Path, config: Json, given: str | None) -> str:
     name = given or config.get("mm_vision_tower") or config.get("vision_tower")
     if not name:
         raise ModelError(f"{source}: names no vision tower; give --vision_tower")
@@ -148,7 +152,7 @@ def _tower_path(source: Path, config: dict[str, Any], given: str | None) -> str:
     return name
 
 
-def _tower(name: str, config: dict[str, Any]) -> tuple[Any, int, Literal["default", "full"]]:
+def _tower(name: str, config: Json) -> tuple[Tower, int, Literal["default", "full"]]:
     """The tower, and which of its layers' features are taken, and how.
 
     TinyLLaVA takes the SigLIP tower's last layer but one by leaving the last away, which some of
@@ -156,13 +160,12 @@ def _tower(name: str, config: dict[str, Any]) -> tuple[Any, int, Literal["defaul
     """
     layer = int(config.get("mm_vision_select_layer", -2))
     try:
-        own: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        own = AutoConfig.from_pretrained(name, trust_remote_code=False)
         own = getattr(own, "vision_config", own)
         if isinstance(own, SiglipVisionConfig):
             own.num_hidden_layers += layer + 1
             own.vision_use_head = False
-            tower: Any = SiglipVisionModel.from_pretrained(name, config=own)
-            return tower, -1, "full"
+            return SiglipVisionModel.from_pretrained(name, config=own), -1, "full"
         if isinstance(own, CLIPVisionConfig):
             return CLIPVisionModel.from_pretrained(name, config=own), layer, "default"
     except (OSError, ValueError, RuntimeError) as error:
@@ -180,7 +183,7 @@ def _tokenizer(name: str) -> tuple[PreTrainedTokenizerFast, bool]:
         return llama_tokenizer(folder, settings, extra), not settings.get("legacy", True)
     try:
         with quietly():
-            found: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            found = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
             tokens = PreTrainedTokenizerFast(
                 tokenizer_object=found.backend_tokenizer,
                 bos_token=found.bos_token,
@@ -210,7 +213,7 @@ def _row_count(weights: dict[str, Tensor], vocab_size: int, source: Path) -> int
 
 
 def _state(
-    weights: dict[str, Tensor], tower: Any, vocab_size: int, source: Path
+    weights: dict[str, Tensor], tower: Tower, vocab_size: int, source: Path
 ) -> dict[str, Tensor]:
     """The weights by the names that they have in `LlavaForConditionalGeneration`."""
     dtype = weights["model.embed_tokens.weight"].dtype
@@ -241,8 +244,8 @@ def _state(
     return state
 
 
-def _image_processor(tower: Any, aspect: str | None) -> LlavaImageProcessorPil:
-    """CLIP's or SigLIP's pixels, after padding to a square with the mean colour."""
+def _image_processor(tower: Tower, aspect: str | None) -> LlavaImageProcessorPil:
+    """CLIP's or SigLIP's pixels, after padding to a square with the mean color."""
     size = tower.config.image_size
     square = {"height": size, "width": size}
     if isinstance(tower, SiglipVisionModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -11,11 +10,14 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from coincide_pl.errors import ModelError
+from coincide_pl.models.conversion.llava_checkpoints import Json
 
 BLANK = "▁"
 
 
-def llama_tokenizer(directory: Path, settings: dict[str, Any], extra: dict[str, str]) -> Any:
+def llama_tokenizer(
+    directory: Path, settings: Json, extra: dict[str, str]
+) -> PreTrainedTokenizerFast:
     """The tokenizer of a Llama or Vicuna checkpoint that has `tokenizer.model`.
 
     Tokens are those of transformers' slow `LlamaTokenizer`, which the originals use: merges in the
@@ -32,7 +34,7 @@ def llama_tokenizer(directory: Path, settings: dict[str, Any], extra: dict[str, 
     """
     path = directory / "tokenizer.model"
     try:
-        model: Any = SentencePieceProcessor(model_file=str(path))
+        model = SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
         raise ModelError(f"{path}: not a SentencePiece model") from error
     backend = Tokenizer(_bpe(model))
@@ -72,7 +74,7 @@ def llama_tokenizer(directory: Path, settings: dict[str, Any], extra: dict[str, 
     )
 
 
-def _bpe(model: Any) -> models.BPE:
+def _bpe(model: SentencePieceProcessor) -> models.BPE:
     pieces = {model.id_to_piece(i): i for i in range(model.vocab_size())}
     plain = {p: i for p, i in pieces.items() if not (model.is_byte(i) or model.is_control(i))}
     merges = [

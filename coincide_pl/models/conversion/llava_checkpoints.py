@@ -14,6 +14,9 @@ from transformers import LlamaConfig, PhiConfig, PretrainedConfig, StableLmConfi
 
 from coincide_pl.errors import ModelError
 
+Json = dict[str, Any]
+"""A JSON object, such as a checkpoint's config."""
+
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
@@ -62,7 +65,7 @@ def chat_template(end: str, blank_after_image: bool) -> str:
     return text.replace("AFTER", after).replace("END", end)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Json:
     """A JSON object.
 
     Raises:
@@ -155,7 +158,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     return found
 
 
-def _llama(config: dict[str, Any]) -> PretrainedConfig:
+def _llama(config: Json) -> PretrainedConfig:
     return LlamaConfig(
         **_sizes(config),
         rms_norm_eps=config.get("rms_norm_eps", 1e-6),
@@ -164,16 +167,17 @@ def _llama(config: dict[str, Any]) -> PretrainedConfig:
     )
 
 
-def _stablelm(config: dict[str, Any]) -> PretrainedConfig:
+def _stablelm(config: Json) -> PretrainedConfig:
+    epsilon = "norm_eps" if "norm_eps" in config else "layer_norm_eps"
     return StableLmConfig(
         **_sizes(config),
-        layer_norm_eps=config.get("norm_eps", config.get("layer_norm_eps", 1e-5)),
+        layer_norm_eps=config.get(epsilon, 1e-5),
         use_qkv_bias=config.get("use_qkv_bias", False),
         rope_parameters=_rope(config, config.get("rope_pct", 0.25)),
     )
 
 
-def _phi(config: dict[str, Any]) -> PretrainedConfig:
+def _phi(config: Json) -> PretrainedConfig:
     return PhiConfig(
         **_sizes(config),
         layer_norm_eps=config.get("layer_norm_eps", 1e-5),
@@ -182,7 +186,7 @@ def _phi(config: dict[str, Any]) -> PretrainedConfig:
     )
 
 
-TEXT_MODELS: dict[str, Callable[[dict[str, Any]], PretrainedConfig]] = {
+TEXT_MODELS: dict[str, Callable[[Json], PretrainedConfig]] = {
     "llama": _llama,
     "llava": _llama,
     "llava_llama": _llama,
@@ -195,7 +199,7 @@ TEXT_MODELS: dict[str, Callable[[dict[str, Any]], PretrainedConfig]] = {
 """By the `model_type` of the original config; the last ones of each kind have images."""
 
 
-def _sizes(config: dict[str, Any]) -> dict[str, Any]:
+def _sizes(config: Json) -> Json:
     names = (
         *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
         *("num_attention_heads", "max_position_embeddings", "hidden_act", "initializer_range"),
@@ -205,7 +209,7 @@ def _sizes(config: dict[str, Any]) -> dict[str, Any]:
     return {**known, "num_key_value_heads": heads, "tie_word_embeddings": False}
 
 
-def _rope(config: dict[str, Any], share: float) -> dict[str, Any]:
+def _rope(config: Json, share: float) -> Json:
     scaling = config.get("rope_scaling") or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     rope = {**scaling, "rope_type": kind, "rope_theta": float(config.get("rope_theta", 10000.0))}
