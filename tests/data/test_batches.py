@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from coincide_pl.data.batches import BatchSampler, Size, plan_in_order, plan_shuffled
 from coincide_pl.data.collation import EncodedBatches
-from coincide_pl.data.encoding import IGNORE, Encoder
-from coincide_pl.data.images import open_image
+from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.loader import BatchLoader
 from coincide_pl.data.readers import LlavaJson
-from coincide_pl.errors import DataError
 from coincide_pl.models.processors import load_processor
 
 RANDOM = np.random.default_rng(0)
@@ -71,84 +68,6 @@ def test_a_loader_goes_on_inside_an_epoch(tiny, llava, tmp_path, workers):
     assert seen + [batch.rows.tolist() for batch in again] == whole
     assert again.state_dict() == {"batches": 0}
     assert [batch.rows.tolist() for batch in again] == whole
-
-
-def test_prompts_end_where_the_answer_begins(tiny, llava, tmp_path):
-    records = LlavaJson(str(llava)).records(tmp_path / "cache")
-    encoder = Encoder(load_processor(tiny))
-    whole, prompts = EncodedBatches(records, encoder), EncodedBatches(records, encoder, True)
-    for row in range(6):
-        full, prompt = whole[[row]], prompts[[row]]
-        text = encoder.tokenizer.decode(full.input_ids[0])
-        asked = encoder.tokenizer.decode(prompt.input_ids[0])
-        answer = records[row].turns[-1].text
-        assert text == f"{asked} {answer}</s>"
-        assert asked.endswith("ASSISTANT:")
-        assert encoder.tokenizer.decode(full.labels[full.labels != IGNORE]).endswith(
-            f" {answer}</s>"
-        )
-    batch = prompts[[0, 1, 2]]
-    assert batch.attention_mask[:, -1].all()  # padded on the left
-
-
-def test_kept_images_change_nothing(tiny, llava, tmp_path, monkeypatch):
-    records = LlavaJson(str(llava)).records(tmp_path / "cache")
-    encoder = Encoder(load_processor(tiny))
-    plain, keeping = (
-        EncodedBatches(records, encoder),
-        EncodedBatches(records, encoder, False, 2**20),
-    )
-    first = keeping[[0, 1]]
-    monkeypatch.setattr(Encoder, "encode_image", lambda *_: pytest.fail("opened again"))
-    second = keeping[[0, 1]]
-    monkeypatch.undo()
-    for batch in (first, second):
-        expected = plain[[0, 1]]
-        assert (batch.image_inputs["pixel_values"] == expected.image_inputs["pixel_values"]).all()
-    small = EncodedBatches(records, encoder, False, 3 * 32 * 32 * 4 + 64)
-    assert len([small[[row]] for row in range(4)]) == 4
-    assert len(small._kept) == 1
-
-
-def test_bad_images_are_named(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    Image.new("RGB", (64, 64)).save(folder / "good.png")
-    content = (folder / "good.png").read_bytes()
-    (folder / "cut.png").write_bytes(content[:60])
-    (folder / "text.png").write_text("no image")
-    (tmp_path / "outside.png").write_bytes(content)
-    (folder / "link.png").symlink_to(tmp_path / "outside.png")
-    for name, said in {
-        "none.png": "no such image",
-        "cut.png": "broken image",
-        "text.png": "not an image",
-        "link.png": "outside the image folder",
-        "../outside.png": "outside the image folder",
-        "": "image",
-    }.items():
-        with pytest.raises(DataError, match=said) as error:
-            open_image(folder, name)
-        assert str(folder) in str(error.value)
-    assert open_image(folder, "good.png").mode == "RGB"
-
-
-@pytest.mark.parametrize(("mode", "level"), [("L", 128), ("I;16", 32896), ("P", 0), ("RGBA", 0)])
-def test_every_kind_of_image_becomes_rgb(tmp_path, mode, level):
-    image = Image.new(mode, (4, 2), level)
-    image.save(tmp_path / "x.png")
-    out = open_image(tmp_path, "x.png")
-    assert out.mode == "RGB"
-    if mode in ("L", "I;16"):
-        assert out.getpixel((0, 0)) == (128, 128, 128)
-
-
-def test_images_stand_upright(tmp_path):
-    image = Image.new("RGB", (8, 4))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    image.save(tmp_path / "x.jpg", exif=exif)
-    assert open_image(tmp_path, "x.jpg").size == (4, 8)
 
 
 def test_a_max_tokens_holds():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coincide_pl.data.readers import EasyVQA, LlavaJson
 from coincide_pl.data.readers.findings import Findings
-from coincide_pl.data.records import Records, Turn
+from coincide_pl.data.records import Turn
 from coincide_pl.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=6) | st.sampled_from(
@@ -194,16 +194,6 @@ def test_records_are_read_once_and_again_when_the_file_changes(tmp_path, llava, 
     assert LlavaJson(str(llava)).records(tmp_path / "cache").fingerprint != first.fingerprint
 
 
-def test_the_fingerprint_does_not_depend_on_chunks(tmp_path, llava, monkeypatch):
-    first = LlavaJson(str(llava)).records(tmp_path / "cache")
-    monkeypatch.setattr("coincide_pl.data.columns.ROWS_PER_CHUNK", 7)
-    again = LlavaJson(str(llava)).records(tmp_path / "other")
-    assert again.fingerprint == first.fingerprint
-    assert again.text_lengths.tolist() == first.text_lengths.tolist()
-    assert again.image_codes.tolist() == first.image_codes.tolist()
-    assert list(again) == list(first)
-
-
 def test_vision_flan(tmp_path):
     item = {**GOOD, "id": "VQA", "image": "VQA_1.jpg", "task_name": "VQA_counting"}
     assert read(tmp_path, item)[0].source == "VQA_counting"
@@ -229,12 +219,6 @@ def test_what_no_trainer_can_use_of_a_conversation_is_dropped(tmp_path, caplog):
     reader.records(tmp_path / "cache")
     assert caplog.text.count("1 conversations began with an answer, which was dropped") == 1
     assert caplog.text.count("1 conversations ended with a question, which was dropped") == 1
-
-
-def test_a_damaged_cache_is_named(tmp_path):
-    (tmp_path / "x.arrow").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"x\.arrow: not a file of records"):
-        Records(tmp_path / "x.arrow")
 
 
 def test_subsets_keep_the_data_sets_own_format(tmp_path, llava):

@@ -5,7 +5,6 @@ import json
 import pytest
 from PIL import Image
 
-from coincide_pl.data.images import open_image, unusable_images
 from coincide_pl.data.readers import LlavaJson, QuestionFile
 from coincide_pl.errors import DataError
 
@@ -79,29 +78,3 @@ def test_questions_without_an_answer(tmp_path):
         list(QuestionFile(str(path)))
     (record,) = QuestionFile(str(path), on_error="skip")
     assert record.turns[-1].text == ""  # to be scored, not trained on
-
-
-def test_every_image_that_training_would_stop_at_is_found(tmp_path):
-    whole = Image.effect_noise((400, 300), 80).convert("RGB")
-    for name, options in (("a.jpg", {}), ("b.jpg", {"progressive": True}), ("c.png", {})):
-        whole.save(tmp_path / name, **options)
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / f"cut-{name}").write_bytes(content[: len(content) * 2 // 3])
-    whole.convert("CMYK").save(tmp_path / "d.jpg")
-    whole.resize((3, 2)).save(tmp_path / "tiny.jpg")
-    whole.convert("I;16").save(tmp_path / "deep.png")
-    (tmp_path / "out.jpg").symlink_to("/etc/hostname")
-    (tmp_path / "folder.jpg").mkdir()
-    names = [*sorted(path.name for path in tmp_path.iterdir()), "gone.jpg", "a.jpg/x"]
-
-    def opens(name):
-        try:
-            open_image(tmp_path, name)
-        except DataError:
-            return False
-        return True
-
-    bad = unusable_images(tmp_path, names)
-    assert list(bad) == [name for name in names if not opens(name)]
-    assert {"cut-a.jpg", "cut-b.jpg", "cut-c.png", "out.jpg", "gone.jpg"} < {*bad}
-    assert not {"a.jpg", "d.jpg", "tiny.jpg", "deep.png"} & {*bad}
