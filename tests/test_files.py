@@ -1,0 +1,119 @@
+"""Lost if these fail: files that are whole or as they were, and one run to a directory."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from coincide_pl.errors import FileError
+from coincide_pl.files import (
+    PART,
+    Lock,
+    append,
+    beside,
+    content_digest,
+    is_as_it_was,
+    reason,
+    write_all,
+    write_text,
+)
+
+
+def test_a_file_that_was_not_finished_is_not_there(tmp_path):
+    target = tmp_path / "new" / "x.txt"
+
+    def give_up():
+        with beside(target) as aside:
+            aside.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        give_up()
+    assert list(target.parent.iterdir()) == []
+    write_text(target, ["a", "b"])
+    with pytest.raises(KeyError):
+        give_up()
+    assert target.read_text() == "ab"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_directory_is_replaced_as_one(tmp_path):
+    for names in (("a", "b"), ("c",)):
+        with beside(tmp_path / "model") as aside:
+            aside.mkdir()
+            for name in names:
+                (aside / name).write_text(name)
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_the_disk_refuses_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match=r"file/x.txt: can't be written \(File exists\)"):
+        write_text(tmp_path / "file" / "x.txt", ["a"])
+    assert reason(OSError(errno.ENOSPC, "x")) == "No space left on device"
+    assert reason(ValueError("I/O error (os error 28)")) == "No space left on device"
+    assert reason(ValueError("two\nlines")) == "two lines"
+
+
+def test_what_a_killed_process_left_is_removed_and_what_lives_stays(tmp_path):
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    here = os.uname().nodename
+    names = {
+        "left": f".x.{here}.{int(dead.stdout)}{PART}",
+        "alive": f".x.{here}.{os.getppid()}{PART}",
+        "elsewhere": f".x.another-{here}.1{PART}",
+    }
+    for name in names.values():
+        (tmp_path / name).write_text("")
+    write_text(tmp_path / "y.txt", ["a"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "y.txt",
+        names["alive"],
+        names["elsewhere"],
+    }
+
+
+def test_lines_are_added_whole(tmp_path):
+    path = tmp_path / "log" / "x.jsonl"
+    append(path, "1\n")
+    path.write_text("1\n2")  # cut
+    append(path, "3\n")
+    assert path.read_text() == "1\n2\n3\n"
+    with path.open("r+b") as file:
+        write_all(file.fileno(), b"9", at=2)
+    assert path.read_text() == "1\n9\n3\n"
+
+
+def test_a_file_is_read_again_when_its_times_change(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(1, 1))
+    digest = content_digest(path)
+    assert is_as_it_was(path, digest)
+    path.write_bytes(b"abd")
+    assert not is_as_it_was(path, digest)
+    path.write_bytes(b"abc")
+    assert is_as_it_was(path, digest)
+
+
+def test_a_second_run_is_told_of_the_first(tmp_path):
+    code = (
+        "import sys; from coincide_pl.files import Lock; from coincide_pl.errors import FileError\n"
+        "try: Lock(sys.argv[1])\n"
+        "except FileError as error: print(error)\n"
+    )
+
+    def second():
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with Lock(tmp_path):
+        said = second()
+        assert f"process {os.getpid()} on " in said
+        assert "wait for it, or name another directory" in said
+    assert second() == ""
