@@ -14,14 +14,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from coincide_pl.errors import FileError
 from coincide_pl.interruption import interruption
 
+if TYPE_CHECKING:
+    from lightning import Trainer
+
 PART = ".part"
 """Ends the name of what is still being written, after the machine and the process that write."""
+UNUSABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What is raised where text that was taken for JSON or YAML of ours turns out to be something else."""
 
 
 @contextmanager
@@ -68,6 +74,25 @@ def write_text(path: str | Path, pieces: Iterable[str]) -> None:
     """Write a text file beside its place, then put it there."""
     with beside(path) as aside, aside.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
+
+
+@contextmanager
+def reading(path: str | Path, advice: str) -> Iterator[None]:
+    """Where a file turns out not to hold what it should, name it in one line, and what to do.
+
+    Args:
+        path: the file that is read and understood in the block.
+        advice: what mends it, such as "run `coincide test` again".
+
+    Raises:
+        FileError: the file can't be read, or its content is not what the block makes of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FileError(f"{path}: can't be read ({reason(error)}); {advice}") from error
+    except UNUSABLE as error:
+        raise FileError(f"{path}: damaged; {advice}") from error
 
 
 def append(path: Path, text: str) -> None:
@@ -171,6 +196,12 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def run_directory(trainer: Trainer) -> Path | None:
+    """The directory that a run leaves its files in; None for a trial (`fast_dev_run`)."""
+    # Lightning sets this attribute without declaring it.
+    return None if getattr(trainer, "fast_dev_run", False) else Path(trainer.default_root_dir)
 
 
 class Lock:

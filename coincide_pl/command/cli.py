@@ -32,7 +32,7 @@ from coincide_pl.files import Lock, write_text
 from coincide_pl.interruption import Interrupted, interruption
 from coincide_pl.models import ExportModel, LastCheckpoint, SelfFilterModule
 from coincide_pl.models.loading import first_line
-from coincide_pl.reporting.costs import NoteInputs
+from coincide_pl.reporting.note_inputs import NoteInputs
 from coincide_pl.reporting.stages import timed
 from coincide_pl.reporting.tracking.callback import (
     LogToWandb,

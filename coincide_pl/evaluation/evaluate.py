@@ -12,35 +12,33 @@ import numpy as np
 from torch import distributed
 
 from coincide_pl.data.collation import Batch
-from coincide_pl.data.records import Records
+from coincide_pl.data.served import ServedData, served
 from coincide_pl.errors import CoincideError
 from coincide_pl.evaluation.metrics import AnswerMetric, ExactMatch
-from coincide_pl.files import append, write_text
+from coincide_pl.evaluation.results import ANSWERS, RESULTS, Results
+from coincide_pl.files import append, run_directory, write_text
+
+
+
+Answer = tuple[str, str, str]
+"""A generated answer, its truth and its task."""
 
 
 def relative_performance(scores: dict[str, float], full: str | Path, questions: str) -> float:
     """The mean over tasks of score / score on all data.
 
     Args:
-        scores: by task.
+        scores: score by task.
         full: directory of the tested run on all data.
         questions: fingerprint of the test data.
 
     Raises:
         CoincideError: there is no such result, or it is of other questions.
     """
-    path = Path(full) / "results.json"
-    try:
-        content = json.loads(path.read_text())
-        base = {task: float(content["scores"][task]) for task in content["counts"]}
-        same = content["data"] == questions
-    except FileNotFoundError as error:
-        raise CoincideError(f"{path}: no results; run `coincide test` for all data") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CoincideError(f"{path}: damaged; run `coincide test` again") from error
-    if not same:
+    base, path = Results.load(full), Path(full) / RESULTS
+    if base.data != questions:
         raise CoincideError(f"{path}: of other questions than these")
-    ratios = [scores[task] / score for task, score in base.items() if score > 0]
+    ratios = [scores[task] / score for task, score in base.scores.items() if score > 0]
     if not ratios:
         raise CoincideError(f"{path}: 0 in every task; nothing was learned")
     return sum(ratios) / len(ratios)
@@ -55,16 +53,16 @@ class Evaluate(lightning.Callback):
     `truth` and `outcome`, what the metric makes of it. A test that was interrupted goes on.
     """
 
-    answers: dict[int, tuple[str, str, str]]
+    answers: dict[int, Answer]
     kept: KeptAnswers
 
     def __init__(self, metric: AnswerMetric | None = None, full: str | None = None) -> None:
-        """Scores alone, or related to a run's on all data.
+        """Keep scores, alone or related to those of a run on all data.
 
         Args:
-            metric: how answers are scored (default: `ExactMatch`).
+            metric: metric that scores the answers (default: `ExactMatch`).
             full: directory of the tested run on all data; then `relative`, the mean over the tasks
-                of score / its score, is logged and written as well, for a sweep to maximise.
+                of score / its score, is logged and written as well, for a sweep to maximize.
         """
         self.metric = metric or ExactMatch()
         self.full = full
@@ -75,28 +73,29 @@ class Evaluate(lightning.Callback):
         """Finds the tasks, and the answers that an interrupted test of the same left."""
         if stage != "test":
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = served(trainer)
         self.metric.reset()
         self.metric.tasks = sorted({source or "all" for source in data.test_records.sources})
-        root = None if trainer.fast_dev_run else Path(trainer.default_root_dir)  # type: ignore[attr-defined]
-        self.kept = KeptAnswers(root, answering(data, pl_module), trainer.global_rank)
+        made_from = answering(data, pl_module)
+        self.kept = KeptAnswers(run_directory(trainer), made_from, trainer.global_rank)
         self.answers = self.kept.load()
         trainer.strategy.barrier("answers read")
-        data.rows_answered = np.zeros(len(data.test_records), bool)
-        data.rows_answered[list(self.answers)] = True
+        answered = np.zeros(len(data.test_records), bool)
+        answered[list(self.answers)] = True
+        data.rows_answered = answered
 
     def on_test_batch_end(
         self,
         trainer: lightning.Trainer,
         pl_module: lightning.LightningModule,
-        outputs: Any,
+        outputs: Any,  # Lightning's type of it has no keys
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps a batch's answers."""
-        told = zip(outputs["answers"], batch.answers, batch.sources, strict=True)
-        new = dict(zip(batch.rows.tolist(), told, strict=True))
+        answers = zip(outputs["answers"], batch.answers, batch.sources, strict=True)
+        new = dict(zip(batch.rows.tolist(), answers, strict=True))
         self.answers.update(new)
         self.kept.add(new)
 
@@ -105,11 +104,10 @@ class Evaluate(lightning.Callback):
     ) -> None:
         """Puts the processes' answers together, scores them, logs and writes."""
         if trainer.world_size > 1:
-            parts: list[dict[int, tuple[str, str, str]]] = [{}] * trainer.world_size
+            parts: list[dict[int, Answer]] = [{}] * trainer.world_size
             distributed.all_gather_object(parts, self.answers)
             self.answers = {row: own for part in parts for row, own in part.items()}
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        records: Records = data.test_records
+        records = served(trainer).test_records
         rows = sorted(self.answers)
         asked = [records[row] for row in rows]
         answers, truths, tasks = zip(*(self.answers[row] for row in rows), strict=True)
@@ -123,26 +121,23 @@ class Evaluate(lightning.Callback):
         figures = {f"{task} {n}": x for task, own in details.items() for n, x in own.items()}
         for name, value in {**scores, **figures}.items():
             pl_module.log(f"test/{name}", value, rank_zero_only=True)
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            module: Any = pl_module
-            content = {
-                "metric": type(self.metric).__name__,
-                "scores": scores,
-                "counts": self.metric.counts(),
-                **({"details": details} if details else {}),
-                "model": module.fingerprint,
-                "data": records.fingerprint,
-            }
+        root = run_directory(trainer)
+        if root is not None and trainer.is_global_zero:
             lines = [
                 {"id": one.id, "task": task, "answer": answer, "truth": truth}
+                | {"outcome": self.metric.outcome(answer, truth)}
                 for one, task, answer, truth in zip(asked, tasks, answers, truths, strict=True)
             ]
-            for line in lines:
-                line["outcome"] = self.metric.outcome(line["answer"], line["truth"])
-            root = Path(trainer.default_root_dir)
             text = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            write_text(root / "answers.jsonl", text)
-            write_text(root / "results.json", json.dumps(content, indent=1))
+            write_text(root / ANSWERS, text)
+            Results(
+                type(self.metric).__name__,
+                scores,
+                self.metric.counts(),
+                details,
+                str(pl_module.fingerprint),
+                records.fingerprint,
+            ).save(root)
         trainer.strategy.barrier("answers written")
         self.kept.forget()
 
@@ -150,20 +145,20 @@ class Evaluate(lightning.Callback):
 class KeptAnswers:
     """Answers of a test that goes on, one file for each process; a later start reads them all."""
 
-    def __init__(self, root: Path | None, made_from: dict[str, Any], rank: int) -> None:
-        """Touches nothing yet.
+    def __init__(self, root: Path | None, made_from: dict[str, object], rank: int) -> None:
+        """Remembers where the answers lie; nothing is read or written yet.
 
         Args:
-            root: the run's directory; None keeps nothing.
+            root: directory of the run; None keeps nothing.
             made_from: everything that the answers depend on.
-            rank: of this process.
+            rank: number of this process.
         """
         self.root, self.rank = root, rank
         self._head, self._begun = json.dumps(made_from, sort_keys=True), False
 
-    def load(self) -> dict[int, tuple[str, str, str]]:
-        """What is there by row: answer, truth, task; what other tests left counts as absent."""
-        found: dict[int, tuple[str, str, str]] = {}
+    def load(self) -> dict[int, Answer]:
+        """Answers that are there, by row; what other tests left counts as absent."""
+        found: dict[int, Answer] = {}
         for path in sorted(self.root.glob(".answers.*.jsonl")) if self.root else ():
             head, *lines = path.read_text(errors="replace").split("\n")
             if head != self._head:
@@ -175,8 +170,8 @@ class KeptAnswers:
                     found[row] = (answer, truth, task)
         return found
 
-    def add(self, answers: dict[int, tuple[str, str, str]]) -> None:
-        """Writes some more, after what is there and whole."""
+    def add(self, answers: dict[int, Answer]) -> None:
+        """Writes some answers more, after those that are there and whole."""
         if self.root is None:
             return
         path = self.root / f".answers.{self.rank}.jsonl"
@@ -185,27 +180,27 @@ class KeptAnswers:
             fits = old.startswith(self._head + "\n")
             write_text(path, [old[: old.rindex("\n") + 1] if fits else self._head + "\n"])
             self._begun = True
-        lines = (json.dumps([row, *told]) for row, told in answers.items())
+        lines = (json.dumps([row, *answer]) for row, answer in answers.items())
         append(path, "".join(f"{line}\t{checksum(line)}\n" for line in lines))
 
     def forget(self) -> None:
-        """Removes all processes' files."""
+        """Removes the files of all processes."""
         if self.root is not None and self.rank == 0:
             for path in self.root.glob(".answers.*.jsonl"):
                 path.unlink()
 
 
 def checksum(line: str) -> str:
-    """Tells a damaged line."""
+    """CRC-32 of a line, which tells a damaged one."""
     return f"{zlib.crc32(line.encode()):08x}"
 
 
-def answering(data: Any, module: Any) -> dict[str, Any]:
-    """What answers depend on."""
+def answering(data: ServedData, module: lightning.LightningModule) -> dict[str, object]:
+    """Everything that generated answers depend on, by name."""
     return {
         "data": data.test_records.fingerprint,
         "model": module.fingerprint,
         "max_length": data.max_length,
         "max_new_tokens": getattr(module, "max_new_tokens", None),
-        "dtype": getattr(module, "weights", None),
+        "dtype": getattr(module, "weights_dtype", None),
     }

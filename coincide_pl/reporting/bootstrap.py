@@ -1,4 +1,4 @@
-"""How sure the difference of two methods is."""
+"""Difference of two methods with a bootstrap interval: how sure it is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
+"""An array of real numbers, whatever their precision."""
 Correct = dict[str, Floats]
 """Scores of the questions by task, float32 [questions of the task]."""
 BLOCK = 1 << 24
-"""Numbers drawn at a time."""
+"""Number of answers drawn at a time."""
 
 
 def paired_difference(
@@ -29,12 +30,12 @@ def paired_difference(
     seed the interval is that of the questions alone.
 
     Args:
-        ours: per seed, the scores of one method.
-        theirs: per seed, in the same order, those of the other.
+        ours: scores of one method, for each seed.
+        theirs: scores of the other method, for each seed in the same order.
         full: scores on all data by task, above 0.
-        resamples: how many.
-        level: of the interval.
-        seed: of the draws.
+        resamples: number of draws.
+        level: share of the draws that lie in the interval.
+        seed: seed of the draws.
 
     Returns:
         ours - theirs in relative performance, and the interval's ends.

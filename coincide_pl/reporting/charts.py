@@ -9,6 +9,8 @@ from html import escape
 import numpy as np
 from markupsafe import Markup
 
+from coincide_pl.reporting.bootstrap import Floats
+
 WIDTH, HEIGHT = 420, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 44
 NUM_BINS = 30
@@ -19,9 +21,9 @@ class Chart:
     """A picture and its words.
 
     Attributes:
-        title: above it.
-        note: below it, and its alternative text.
-        svg: the picture.
+        title: words above it.
+        note: words below it, which are its alternative text too.
+        svg: the picture itself.
         wide: whether it takes the whole width of the page.
     """
 
@@ -31,14 +33,14 @@ class Chart:
     wide: bool = False
 
 
-def histogram(values: np.ndarray, title: str, axis: str, unit: str) -> Chart:
-    """How numbers are distributed.
+def histogram(values: Floats, title: str, axis: str, unit: str) -> Chart:
+    """A histogram of some numbers.
 
     Args:
-        values: [n], at least one.
-        title: of the chart.
+        values: numbers to count, [n], at least one.
+        title: title of the chart.
         axis: name and unit of the values.
-        unit: what is counted.
+        unit: plural noun of what is counted.
     """
     values = np.asarray(values, np.float64)
     low, high = float(values.min()), float(values.max())
@@ -68,7 +70,7 @@ def histogram(values: np.ndarray, title: str, axis: str, unit: str) -> Chart:
 
 
 def plane(
-    points: np.ndarray,
+    points: Floats,
     sizes: Sequence[float],
     shades: Sequence[float] | None,
     title: str,
@@ -77,11 +79,11 @@ def plane(
     """Clusters as circles, each a link to its entry in the browser.
 
     Args:
-        points: float [K, 2].
-        sizes: areas, [K].
-        shades: [K], light to dark; None for one colour.
-        title: of the chart.
-        name: of what the shade stands for.
+        points: places of the clusters, float [K, 2].
+        sizes: areas of the circles, [K].
+        shades: figures that their shades stand for, light to dark, [K]; None for one color.
+        title: title of the chart.
+        name: name of these figures.
     """
     width, height, edge = 860, 480, 16
     x = _Scale(*_span(points[:, 0]), edge, width - edge)
@@ -92,15 +94,15 @@ def plane(
     parts = []
     for i in np.argsort(-radius, kind="stable").tolist():
         share = 0.5 if shades is None else (shades[i] - low) / (high - low)
-        told = f"cluster {i}: {sizes[i]} selected"
-        told += "" if shades is None else f", {name} {_number(shades[i])}"
+        words = f"cluster {i}: {sizes[i]} selected"
+        words += "" if shades is None else f", {name} {_number(shades[i])}"
         parts.append(
             f'<circle data-cluster="{i}" cx="{x(points[i, 0]):.1f}" cy="{y(points[i, 1]):.1f}" '
-            f'r="{radius[i]:.1f}" style="--s:{share:.2f}"><title>{escape(told)}</title></circle>'
+            f'r="{radius[i]:.1f}" style="--s:{share:.2f}"><title>{escape(words)}</title></circle>'
         )
     note = "Centroids on their first two principal components, without units; area by budget"
     if shades is not None:
-        note += f", colour by {name}, from {_number(low)} (pale) to {_number(high)} (strong)"
+        note += f", color by {name}, from {_number(low)} (pale) to {_number(high)} (strong)"
     note += ". Choose a circle to open its cluster; the browser below lists the same clusters."
     svg = _svg("".join(parts), f"{title}. {note}", width, height, "map")
     return Chart(title, note, svg, wide=True)
@@ -148,7 +150,7 @@ class _Scale:
         return float(self.start + (value - self.low) * self.slope)
 
 
-def _span(values: np.ndarray) -> tuple[float, float]:
+def _span(values: Floats) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     return low, high if high > low else low + 1
 

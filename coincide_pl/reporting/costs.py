@@ -1,79 +1,41 @@
-"""What a run cost: its own stages, and all that its selection rests on."""
+"""What a run cost: the wall-clock of its own stages, and of all that its selection rests on."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import lightning
-import yaml
-
-from coincide_pl.errors import CoincideError
-from coincide_pl.files import write_text
+from coincide_pl.reporting.config import Config, option, read_config, stores
+from coincide_pl.reporting.inputs import Inputs
 from coincide_pl.reporting.stages import STAGES, stage_seconds
 from coincide_pl.selection import Selection
 
-INPUTS = "inputs.json"
 
+@dataclass(frozen=True)
+class Costs:
+    """Wall-clock of a run.
 
-class NoteInputs(lightning.Callback):
-    """Notes in the run's directory, in `inputs.json`, what a fit starts from and has read."""
-
-    def on_fit_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Writes the file, from one process."""
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            content = json.dumps(inputs(trainer, pl_module), indent=1)
-            write_text(Path(trainer.default_root_dir) / INPUTS, content)
-
-
-def inputs(trainer: lightning.Trainer, module: lightning.LightningModule) -> dict[str, Any]:
-    """What a fit starts from and has read.
-
-    Returns:
-        `model`: fingerprint of the checkpoint; `signals`: fingerprints of the stores that its
-        selector and its model have read, by directory.
+    Attributes:
+        seconds: seconds by stage, tests left out.
+        whole: whether the stages of everything that the selection rests on are among them.
     """
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    return {
-        "model": getattr(module, "fingerprint", None),
-        "signals": dict(getattr(data, "signals_read", {})),
-    }
+
+    seconds: dict[str, float]
+    whole: bool
 
 
-def noted_inputs(folder: Path) -> dict[str, Any] | None:
-    """What a run's fit has noted; None where it has not.
-
-    Raises:
-        CoincideError: the file is damaged.
-    """
-    path = folder / INPUTS
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-        return {"model": content["model"], "signals": dict(content["signals"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CoincideError(f"{path}: damaged; run `coincide fit` again") from error
-
-
-def costs(folder: Path, config: dict[str, Any]) -> tuple[dict[str, float], bool]:
-    """Seconds by stage of a run, and of what its selection rests on.
+def costs(folder: Path, config: Config) -> Costs:
+    """Wall-clock of a run by stage, and of what its selection rests on.
 
     Where a fit or its selector read signals, the stages that wrote them count, and those that made
     the model which wrote them, and so on back: each directory's configs name where the next one
     lies. What the target's own start rests on does not count: all that are compared share it.
 
     Args:
-        folder: the run's.
-        config: of its `fit`.
-
-    Returns:
-        Seconds, tests left out, and whether the stages of all signals were found.
+        folder: directory of the run.
+        config: config of its `fit`.
     """
-    start = run_of(config.get("model", {}).get("init_args", {}).get("pretrained"))
+    start = run_of(option(config, "model.pretrained"))
     known = lineage(start) if start else []
     spent: dict[str, float] = {}
     read, whole = stores_read(folder, config)
@@ -85,14 +47,13 @@ def costs(folder: Path, config: dict[str, Any]) -> tuple[dict[str, float], bool]
                 known.append(before)
                 for stage, seconds in _training(before).items():
                     spent[f"{before.name} {stage}"] = seconds
-    for stage, seconds in _training(folder).items():
-        spent[stage] = seconds
-    return spent, whole
+    return Costs(spent | _training(folder), whole)
 
 
 def lineage(run: Path) -> list[Path]:
-    """A run's directory, and those of the runs that its models and signals come from."""
-    found, todo = [], [run]
+    """Directories of a run, and of the runs that its models and signals come from."""
+    found: list[Path] = []
+    todo = [run]
     while todo:
         folder = todo.pop(0)
         if folder in found:
@@ -102,41 +63,39 @@ def lineage(run: Path) -> list[Path]:
             if path.stem not in ("fit", "predict"):
                 continue
             config = read_config(path)
-            pretrained = config.get("model", {}).get("init_args", {}).get("pretrained")
             read = stores_read(folder, config)[0] if path.stem == "fit" else []
-            todo += [near for near in map(run_of, [pretrained, *read]) if near]
+            todo += filter(None, map(run_of, [option(config, "model.pretrained"), *read]))
     return found
 
 
-def stores_read(folder: Path, config: dict[str, Any]) -> tuple[list[str], bool]:
+def stores_read(folder: Path, config: Config) -> tuple[list[str], bool]:
     """Directories of the signals that a fit and its selection were made from.
 
     Args:
-        folder: the run's.
-        config: of its `fit`.
+        folder: directory of the run.
+        config: config of its `fit`.
 
     Returns:
-        What the fit has noted; and the stores that its config names where the selection was made
-        from others, as one that was handed to it is, or where nothing is noted. And whether that
-        is all there is.
+        Directories that the fit has noted; and those that its config names where the selection was
+        made from others, as one that was handed to it is, or where nothing is noted. And whether
+        these are all.
     """
-    noted = noted_inputs(folder)
-    named = config.get("data", {}).get("init_args", {}).get("signals") or []
-    named = [named] if isinstance(named, str) else list(named)
+    noted = Inputs.load(folder)
+    named = stores(config)
     file = selection_file(folder, config)
     made_from = Selection.load(file).made_from if file.is_file() else {}
     needed = set(made_from["signals"].split(" + ")) if "signals" in made_from else set()
     if noted is None and not needed:  # an older run: what its model read, no selection tells
         return ([] if file.is_file() else named), True
-    read = list(noted["signals"]) if noted else []
-    if needed <= set(noted["signals"].values() if noted else ()):
+    read = list(noted.signals) if noted else []
+    if needed <= set(noted.signals.values() if noted else ()):
         return read, noted is not None or not named
     return list(dict.fromkeys([*read, *named])), bool(named)
 
 
-def selection_file(folder: Path, config: dict[str, Any]) -> Path:
-    """Where the selection lies that a fit was trained on."""
-    handed = config.get("data", {}).get("init_args", {}).get("selection")
+def selection_file(folder: Path, config: Config) -> Path:
+    """The file of the selection that a fit was trained on."""
+    handed = option(config, "data.selection")
     return Path(handed) if handed else folder / "selection.safetensors"
 
 
@@ -146,32 +105,7 @@ def run_of(path: str | None) -> Path | None:
     return next((place for place in places if (place / STAGES).is_file()), None)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The config that a stage left in its run's directory.
-
-    Raises:
-        CoincideError: it is missing or damaged.
-    """
-    if not path.is_file():
-        raise CoincideError(f"{path}: not there; a run of `coincide fit` leaves it")
-    try:
-        return parse_config(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CoincideError(f"{path}: damaged; it can't be read as a config") from error
-
-
-def parse_config(text: str) -> dict[str, Any]:
-    """A config as a stage wrote it.
-
-    Raises:
-        yaml.YAMLError: it is none.
-    """
-    config = yaml.safe_load(text)
-    if not isinstance(config, dict):
-        raise yaml.YAMLError("not a mapping")
-    return config
-
-
 def _training(folder: Path) -> dict[str, float]:
+    """Seconds of a directory's stages by name, tests left out."""
     seconds = stage_seconds(folder)
     return {stage: s for stage, s in seconds.items() if stage not in ("test", "validate")}

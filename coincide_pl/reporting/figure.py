@@ -1,4 +1,4 @@
-"""The comparison as pictures."""
+"""Figures of a comparison and of an overlap, as PNG files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:  # matplotlib is loaded when a figure is drawn
     from matplotlib.figure import Figure
 
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#f0e442")
-"""Okabe and Ito's, told apart by color-blind readers too."""
+"""Okabe and Ito's colors, which color-blind readers tell apart too."""
 MARKERS = "osD^vPX*"
 LABELED = 4
-"""As many rows or fewer have their heights written on the bars."""
+"""Number of rows up to which bars have their heights written on them."""
 CROWDED = 8, 60
-"""More tasks, or more bars, become a table of numbers."""
+"""Number of tasks, and of bars, above which bars become a table of numbers."""
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Scores by task beside wall-clock by stage.
+    """Draw scores by task beside wall-clock by stage.
 
     Args:
-        rows: what is compared.
-        path: of the PNG.
+        rows: rows of the comparison.
+        path: PNG file to write.
     """
     tasks = [*rows[0].scores, "mean"]
     crowded = len(tasks) > CROWDED[0] or len(rows) * len(tasks) > CROWDED[1]
@@ -47,6 +47,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _bars(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
+    """A group of bars for each task, a bar for each row."""
     width = 0.8 / len(rows)
     at = np.arange(len(tasks))
     for i, row in enumerate(rows):
@@ -84,6 +85,7 @@ def _numbers(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
 
 
 def _costs(axes: Axes, rows: Sequence[Row]) -> None:
+    """A bar for each row, made of its stages."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
     stages.sort(key=lambda stage: stage == "fit")
     at = np.arange(len(rows))
@@ -93,8 +95,8 @@ def _costs(axes: Axes, rows: Sequence[Row]) -> None:
         axes.barh(at, spent, left=start, label=stage, **_style(i + 2))
         start += spent
     for i, row in enumerate(rows):
-        told = f"{'' if row.whole else '≥ '}{row.total / 60:.1f}" if row.seconds else "not known"
-        axes.text(start[i] * 1.01, i, told, va="center", fontsize=9)
+        total = f"{'' if row.whole else '≥ '}{row.total / 60:.1f}" if row.seconds else "not known"
+        axes.text(start[i] * 1.01, i, total, va="center", fontsize=9)
     axes.set_yticks(at, [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, max(start.max() * 1.12, 1e-9))
@@ -105,12 +107,13 @@ def _costs(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def draw_pareto(rows: Sequence[Row], path: Path) -> None:
-    """Relative performance against total wall-clock, selecting counted; nothing is up and left of
-    what the line joins.
+    """Draw relative performance against total wall-clock, selecting counted.
+
+    The line joins rows that no other one excels both in performance and in cost.
 
     Args:
-        rows: what is compared; one without a known wall-clock is left out.
-        path: of the PNG.
+        rows: rows of the comparison; one without a known wall-clock is left out.
+        path: PNG file to write.
     """
     figure = _figure((8, 5))
     axes = figure.subplots()
@@ -142,11 +145,11 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
 
 
 def draw_fractions(rows: Sequence[Row], path: Path) -> None:
-    """Relative performance against the fraction selected, a line for each method.
+    """Draw relative performance against the fraction selected, a line for each method.
 
     Args:
-        rows: what is compared.
-        path: of the PNG.
+        rows: rows of the comparison.
+        path: PNG file to write.
     """
     figure = _figure((8, 5))
     axes = figure.subplots()
@@ -170,12 +173,12 @@ def draw_fractions(rows: Sequence[Row], path: Path) -> None:
 
 
 def draw_matrix(matrix: Floats, names: Sequence[str], path: Path) -> None:
-    """Jaccard indices of selections.
+    """Draw the Jaccard indices of selections as a matrix.
 
     Args:
-        matrix: [n, n], in [0, 1].
-        names: [n].
-        path: of the PNG.
+        matrix: Jaccard index of each pair, [n, n], in [0, 1].
+        names: names of the selections, [n].
+        path: PNG file to write.
     """
     side = 2.5 + 0.6 * len(names)
     figure = _figure((side + 1, side))
@@ -199,12 +202,13 @@ def _figure(size: tuple[float, float]) -> Figure:
 
 
 def _style(number: int) -> dict[str, Any]:
-    """Of bars: colors, and hatches where these come round again."""
+    """Style of bars: colors, and hatches where these come round again."""
     hatch = ("", "//", "..")[number // len(COLORS) % 3]
     return {"color": COLORS[number % len(COLORS)], "hatch": hatch, "edgecolor": "white"}
 
 
 def _line(number: int) -> dict[str, Any]:
+    """Style of a line and its markers."""
     return {
         "color": COLORS[number % len(COLORS)],
         "marker": MARKERS[(number + number // len(COLORS)) % len(MARKERS)],

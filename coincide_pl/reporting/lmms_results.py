@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from coincide_pl.errors import CoincideError
+from coincide_pl.evaluation.results import Results
+from coincide_pl.files import reading
 
 FOLDER = "lmms_eval"
-"""Where in a run's directory lmms-eval's `--output_path` should lead."""
+"""Folder in a run's directory that lmms-eval's `--output_path` should name."""
 SCALES = {
     "mme_perception_score": 2000.0,
     "mme_percetion_score": 2000.0,  # so spelt for a while
@@ -17,44 +17,40 @@ SCALES = {
     "gpt_eval_score": 100.0,
     "llava_bench": 100.0,
 }
-"""The largest value of what is not in [0, 1]."""
+"""Largest values of figures that are not in [0, 1]."""
 FIRST = ("pope_f1_score", "exact_match", "accuracy", "acc")
-"""Of several figures of a task, the first of these stands for it; else its first."""
+"""Figures that stand for a task which has several, the first of these that is there."""
 
 
-def lmms_results(folder: Path) -> dict[str, Any] | None:
-    """Scores by task of the newest results in a run's directory, in the form of `results.json`.
+def lmms_results(folder: Path) -> Results | None:
+    """Scores by task of the newest results of lmms-eval in a run's directory.
 
     MME's two parts are two tasks. What is on another scale is divided by its largest value.
 
     Args:
-        folder: the run's directory.
+        folder: directory of the run.
 
     Returns:
-        `scores`, `counts` and `data`; None where there are none.
+        The scores; None where there are none.
 
     Raises:
-        CoincideError: a file that can't be read.
+        CoincideError: a file can't be read.
     """
     files = sorted((folder / FOLDER).rglob("*results.json"))
-    if not files:
-        return None
     scores: dict[str, float] = {}
     counts: dict[str, int] = {}
-    try:
-        for path in files:  # names begin with the date: a later one counts
+    for path in files:  # names begin with the date: a later one counts
+        with reading(path, "run lmms-eval again, or delete this file"):
             content = json.loads(path.read_text())
             for task, figures in content["results"].items():
                 number = content.get("n-samples", {}).get(task, {}).get("effective", 0)
                 for name, value in main_figures(task, figures).items():
                     scores[name], counts[name] = value, int(number)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CoincideError(f"{path}: not a results file of lmms-eval") from error
-    return {"metric": FOLDER, "scores": scores, "counts": counts, "data": FOLDER}
+    return Results(FOLDER, scores, counts, data=FOLDER) if files else None
 
 
-def main_figures(task: str, figures: dict[str, Any]) -> dict[str, float]:
-    """What stands for a task, by name, in [0, 1]."""
+def main_figures(task: str, figures: dict[str, object]) -> dict[str, float]:
+    """The figures that stand for a task, by name, in [0, 1]."""
     known = {
         name.partition(",")[0]: float(value)
         for name, value in figures.items()

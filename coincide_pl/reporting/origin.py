@@ -1,42 +1,41 @@
-"""Where a selection came from: the data that it was made from, by the config beside it."""
+"""Data that a selection was made from, found by the config beside it."""
 
 from __future__ import annotations
 
 from argparse import ArgumentError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from coincide_pl.data.readers.reader import Reader
 from coincide_pl.data.records import Records
 from coincide_pl.errors import CoincideError, ConfigError
+from coincide_pl.reporting.config import Config, option, parse_config
 from coincide_pl.selection import Selection
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A selection and its data.
+    """A selection and the data that it was made from.
 
     Attributes:
         place: the selection file.
-        selection: what is in it.
-        settings: the config of the run.
-        reader: of the training data.
-        records: these.
+        selection: the selection that is in it.
+        config: config of the run.
+        reader: reader of the training data.
+        records: the training records.
     """
 
     place: Path
     selection: Selection
-    settings: dict[str, Any]
+    config: Config
     reader: Reader
     records: Records
 
     @classmethod
     def of(cls, selection: str, run_config: str | None = None) -> Origin:
-        """Finds what a selection was made from.
+        """Find what a selection was made from.
 
         Args:
             selection: the selection file, or the run's directory that it lies in.
@@ -45,19 +44,26 @@ class Origin:
         Raises:
             CoincideError: selection, config or data can't be read, or do not belong together.
         """
-        place = Path(selection)
-        if place.is_dir():
-            place = place / "selection.safetensors"
+        place = selection_file(selection)
         chosen = Selection.load(place)
-        settings = read_config(place, run_config)
-        reader, records = data_in(settings)
+        config = run_config_of(place, run_config)
+        reader, records = data_of(config)
         if chosen.made_from.get("data") != records.fingerprint:
             raise CoincideError(f"{place}: was made from other data than the config's")
-        return cls(place, chosen, settings, reader, records)
+        return cls(place, chosen, config, reader, records)
 
 
-def read_config(place: Path, given: str | None) -> dict[str, Any]:
-    """The config of the run that a selection lies in, or another one.
+def selection_file(name: str) -> Path:
+    """The selection file of a run's directory, or the file itself."""
+    return Path(name, "selection.safetensors") if Path(name).is_dir() else Path(name)
+
+
+def run_config_of(place: Path, given: str | None) -> Config:
+    """Read the config of the run that a selection lies in, or another one.
+
+    Args:
+        place: the selection file.
+        given: the config to read (default: `fit.yaml` or `select.yaml` beside the selection).
 
     Raises:
         ConfigError: there is none, or it names no training data.
@@ -67,26 +73,25 @@ def read_config(place: Path, given: str | None) -> dict[str, Any]:
     if path is None:
         raise ConfigError(f"run_config: {' or '.join(map(str, names))} is not there; give another")
     try:
-        settings = yaml.safe_load(path.read_text())
-        settings["data"]["init_args"]["train"]["class_path"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: names no training data (data.init_args.train)") from error
-    return dict(settings)
+        config = parse_config(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{path}: can't be read as a config; name another run_config") from error
+    if option(config, "data.train.class_path") is None:
+        raise ConfigError(f"{path}: names no training data (data.init_args.train)")
+    return config
 
 
-def records_in(settings: dict[str, Any]) -> Records:
-    """The training records that a config names."""
-    return data_in(settings)[1]
+def data_of(config: Config) -> tuple[Reader, Records]:
+    """The reader of the training data that a config names, and the records.
 
-
-def data_in(settings: dict[str, Any]) -> tuple[Reader, Records]:
-    """The reader of the training data that a config names, and the records."""
-    options = settings["data"]["init_args"]
+    Raises:
+        CoincideError: the reader or the data can't be used.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Reader, "train", required=True)
     try:
-        parsed = parser.parse_object({"train": options["train"]})
+        parsed = parser.parse_object({"train": option(config, "data.train")})
     except ArgumentError as error:
         raise ConfigError(f"data.train: {' '.join(str(error).split())}") from error
     reader: Reader = parser.instantiate_classes(parsed).train
-    return reader, reader.records(options.get("cache_dir") or "~/.cache/coincide_pl")
+    return reader, reader.records(option(config, "data.cache_dir") or "~/.cache/coincide_pl")

@@ -1,4 +1,4 @@
-"""Several selections side by side: what they share, and what one picks that another does not."""
+"""Compare selections: how much they share, and what one picks that another does not."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from rich.console import Console
 
 from coincide_pl.errors import CoincideError
 from coincide_pl.files import write_text
+from coincide_pl.reporting.bootstrap import Floats
 from coincide_pl.reporting.figure import draw_matrix
-from coincide_pl.reporting.origin import read_config, records_in
+from coincide_pl.reporting.origin import data_of, run_config_of, selection_file
 from coincide_pl.reporting.tables import Table
 from coincide_pl.selection import Selection
 
@@ -39,13 +40,13 @@ def overlap(selections: list[str], output: str = "overlap", run_config: str | No
     """
     if len(selections) < 2:
         raise CoincideError("name at least two selections")
-    places = [place_of(name) for name in selections]
+    places = [selection_file(name) for name in selections]
     names = names_of(places)
     chosen = [Selection.load(place) for place in places]
     for name, other in zip(names, chosen, strict=True):
         if other.made_from.get("data") != chosen[0].made_from.get("data"):
             raise CoincideError(f"{name} and {names[0]} are selections of different data")
-    records = records_in(read_config(places[0], run_config))
+    _, records = data_of(run_config_of(places[0], run_config))
     if chosen[0].made_from.get("data") != records.fingerprint:
         raise CoincideError(f"{places[0]}: was made from other data than the config's")
     matrix = jaccard(chosen)
@@ -71,8 +72,8 @@ def overlap(selections: list[str], output: str = "overlap", run_config: str | No
     console.print("wrote " + ", ".join(str(folder / name) for name in files), soft_wrap=True)
 
 
-def jaccard(chosen: Sequence[Selection]) -> np.ndarray:
-    """|A ∩ B| / |A ∪ B| of each pair, float64 [n, n]."""
+def jaccard(chosen: Sequence[Selection]) -> Floats:
+    """Jaccard index |A ∩ B| / |A ∪ B| of each pair, float64 [n, n]."""
     matrix = np.eye(len(chosen))
     for i, j in itertools.combinations(range(len(chosen)), 2):
         a, b = chosen[i].indices, chosen[j].indices
@@ -84,8 +85,11 @@ def jaccard(chosen: Sequence[Selection]) -> np.ndarray:
 def differences(
     names: Sequence[str], chosen: Sequence[Selection], sources: Sequence[str | None]
 ) -> str:
-    """CSV: `first`, `second`, `by` (source or cluster), its `name`, samples `picked` by the first
-    and of these `not by second`."""
+    """A CSV table of what each selection picks and each other one does not.
+
+    Its columns are `first`, `second`, `by` (source or cluster), the `name` of that, how many samples
+    of it the first has `picked`, and how many of these are `not by second`.
+    """
     named = np.array([source or "no source" for source in sources])
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
@@ -104,13 +108,8 @@ def differences(
     return text.getvalue()
 
 
-def place_of(name: str) -> Path:
-    """The selection file of a run's directory, or the file itself."""
-    return Path(name, "selection.safetensors") if Path(name).is_dir() else Path(name)
-
-
 def names_of(places: Sequence[Path]) -> list[str]:
-    """The runs' directories, without what leads to all of them."""
+    """Names of the runs' directories, without the folders that all of them lie in."""
     parts = [place.resolve().parent.parts for place in places]
     if len(set(parts)) < len(parts):
         return [str(place) for place in places]

@@ -6,13 +6,17 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting.costs import costs, noted_inputs, read_config, selection_file
-from coincide_pl.reporting.lmms_results import lmms_results
+from coincide_pl.evaluation.results import ANSWERS, RESULTS, Results
+from coincide_pl.files import reading
+from coincide_pl.reporting.bootstrap import Correct
+from coincide_pl.reporting.config import Config, leaves, option, read_config, stores
+from coincide_pl.reporting.costs import Costs, costs, selection_file
+from coincide_pl.reporting.inputs import Inputs
+from coincide_pl.reporting.lmms_results import FOLDER, lmms_results
 from coincide_pl.reporting.stages import STAGES
 from coincide_pl.selection import Selection
 
@@ -22,42 +26,43 @@ RECIPE = (
     *("trainer.num_nodes", "trainer.gradient_clip_val", "trainer.accumulate_grad_batches"),
     "trainer.limit_train_batches",
 )
-"""Parts of the config of `fit` that runs must share to be compared; data have fingerprints."""
+"""Options of `fit` that runs must share to be compared, and whole parts of its config; data have
+fingerprints."""
 START = "model.pretrained"
-"""Of these, the path of the start, which a fingerprint of its content stands for where noted."""
+"""One of these, the path of the start; where a fingerprint of its content is noted, that counts."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that was fitted and tested; see `load`.
+    """A run that was fitted and tested; `load` reads it.
 
     Attributes:
-        place: its `trainer.default_root_dir`, or W&B's file of its fit.
-        selector: class name.
-        options: the selector's hyperparameters, its seed left out.
+        place: directory of the run (`trainer.default_root_dir`), or W&B's file of its fit.
+        selector: class name of the selector.
+        options: hyperparameters of the selector, its seed left out.
         signals: names of the directories whose signals the selection read.
-        fraction: of the training data that was selected.
+        fraction: share of the training data that was selected, in (0, 1].
         data: fingerprint of the training data.
         start: fingerprint of the checkpoint that training started from, if noted.
-        seed: of the run (`seed_everything`).
-        recipe: what `RECIPE` names, by dotted name.
-        scores: by task, in [0, 1].
-        counts: questions by task.
+        seed: seed of the run (`seed_everything`).
+        recipe: options that `RECIPE` names, by dotted name.
+        scores: score by task, in [0, 1].
+        counts: number of questions by task.
         questions: metric, and fingerprint of the test data.
-        seconds: wall-clock by stage, tests left out; see `costs`. Empty where it is not known.
+        seconds: wall-clock seconds by stage, tests left out; empty where it is not known.
         whole: whether the cost of all that the selection rests on is known.
-        answers: the file that tells what each answer is worth.
+        answers: file that tells what each answer is worth.
     """
 
     place: Path
     selector: str
-    options: dict[str, Any]
+    options: Config
     signals: str
     fraction: float
     data: str
     start: str | None
     seed: int
-    recipe: dict[str, Any]
+    recipe: Config
     scores: dict[str, float]
     counts: dict[str, int]
     questions: str
@@ -67,7 +72,7 @@ class FinishedRun:
 
     @classmethod
     def load(cls, directory: str | Path) -> FinishedRun:
-        """Reads a run's directory.
+        """Read a run's directory.
 
         Raises:
             CoincideError: something that `fit` and `test` leave there is missing or damaged.
@@ -76,14 +81,14 @@ class FinishedRun:
         results = _results(folder)
         config = read_config(folder / "fit.yaml")
         chosen = Selection.load(selection_file(folder, config))
-        noted = noted_inputs(folder)
+        noted = Inputs.load(folder)
         return cls.of(
             folder,
-            folder / "answers.jsonl",
+            folder / ANSWERS,
             results,
             config,
             chosen.description,
-            noted["model"] if noted else None,
+            noted.model if noted else None,
             costs(folder, config),
         )
 
@@ -92,59 +97,59 @@ class FinishedRun:
         cls,
         place: Path,
         answers: Path,
-        results: dict[str, Any],
-        config: dict[str, Any],
-        chosen: dict[str, Any],
+        results: Results,
+        config: Config,
+        chosen: Config,
         start: str | None,
-        costs: tuple[dict[str, float], bool],
+        costs: Costs,
     ) -> FinishedRun:
-        """Puts together what was noted of a run.
+        """Put together what was noted of a run.
 
         Args:
-            place: see the attributes, for this and the next.
-            answers: lines with the `task` and `outcome` of each question.
-            results: content of `results.json`.
-            config: of `fit`.
+            place: directory of the run, or W&B's file of its fit.
+            answers: file with the `task` and `outcome` of each question, a line each.
+            results: scores of the test.
+            config: config of `fit`.
             chosen: `description` of the selection.
-            start: fingerprint.
-            costs: seconds by stage, and whether they are all.
+            start: fingerprint of the checkpoint that training started from, if noted.
+            costs: wall-clock by stage.
         """
         options = dict(chosen["selector"]["init_args"])
         options.pop("seed", None)
-        ((_, read),) = _flat("data.signals", config)
-        stores = [read] if isinstance(read, str) else read or []
         return cls(
             place,
             chosen["selector"]["class_path"].rpartition(".")[2],
             options,
-            ", ".join(Path(store).name for store in stores),
+            ", ".join(Path(store).name for store in stores(config)),
             chosen["count"] / chosen["pool_size"],
             chosen["made_from"]["data"],
             start,
-            int(config.get("seed_everything") or 0),
-            {name: value for name in RECIPE for name, value in _flat(name, config)},
-            {task: float(results["scores"][task]) for task in results["counts"]},
-            {task: int(count) for task, count in results["counts"].items()},
-            f"{results.get('metric')} {results['data']}",
-            *costs,
+            int(option(config, "seed_everything") or 0),
+            {name: value for part in RECIPE for name, value in leaves(config, part).items()},
+            results.scores,
+            results.counts,
+            f"{results.metric} {results.data}",
+            costs.seconds,
+            costs.whole,
             answers,
         )
 
     @cached_property
-    def correct(self) -> dict[str, np.ndarray] | None:
-        """What each answer is worth by task, float32 [counts], in the data's order.
+    def correct(self) -> Correct | None:
+        """Worth of each answer by task, float32 [counts], in the data's order.
 
         None where answers were not kept, or where a task's score is not their mean.
+
+        Raises:
+            CoincideError: the file of answers is damaged, or of another test.
         """
         if not self.answers.is_file():
             return None
         found: dict[str, list[float]] = {task: [] for task in self.counts}
-        try:
+        with reading(self.answers, "run `coincide test` again"):
             for line in self.answers.read_text().splitlines():
                 answer = json.loads(line)
                 found[answer["task"]].append(float(answer["outcome"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CoincideError(f"{self.answers}: damaged; run `coincide test` again") from error
         if {task: len(scores) for task, scores in found.items()} != self.counts:
             raise CoincideError(f"{self.answers}: not of the test in its results; test again")
         worth = {task: np.array(outcomes, np.float32) for task, outcomes in found.items()}
@@ -154,38 +159,11 @@ class FinishedRun:
 
 def is_run(folder: Path) -> bool:
     """Whether a stage has left something in a directory that a comparison reads."""
-    names = (STAGES, "fit.yaml", "selection.safetensors", "results.json", "lmms_eval")
+    names = (STAGES, "fit.yaml", "selection.safetensors", RESULTS, FOLDER)
     return any((folder / name).exists() for name in names)
 
 
-def _flat(name: str, config: Any) -> list[tuple[str, Any]]:
-    """Leaves of a config below a dotted name, classes' arguments as if they were options."""
-    for key in name.split("."):
-        while isinstance(config, dict) and key not in config and "init_args" in config:
-            config = config["init_args"]
-        config = config.get(key) if isinstance(config, dict) else None
-    return list(_leaves(name, config))
-
-
-def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        return [(name, value)]
-    found = []
-    for key, inner in value.items():
-        found += _leaves(name if key == "init_args" else f"{name}.{key}", inner)
-    return found
-
-
-def _results(folder: Path) -> dict[str, Any]:
-    path = folder / "results.json"
-    if not path.is_file():
-        if found := lmms_results(folder):
-            return found
-        raise CoincideError(f"{path}: no results; run `coincide test` for it")
-    try:
-        content = json.loads(path.read_text())
-        if not {"scores", "counts", "data"} <= set(content):
-            raise ValueError("keys")
-    except ValueError as error:
-        raise CoincideError(f"{path}: damaged; run `coincide test` again") from error
-    return dict(content)
+def _results(folder: Path) -> Results:
+    """Scores of `coincide test`; where there are none, those of lmms-eval."""
+    found = None if (folder / RESULTS).is_file() else lmms_results(folder)
+    return found or Results.load(folder)

@@ -1,4 +1,4 @@
-"""How long each stage took: one line per attempt in `stages.jsonl` of the run's directory."""
+"""Wall-clock of each stage: a line per attempt in `stages.jsonl` of the run's directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coincide_pl.errors import CoincideError
-from coincide_pl.files import append
+from coincide_pl.files import UNUSABLE, append
 
 STAGES = "stages.jsonl"
 
@@ -48,7 +48,7 @@ def stage_seconds(directory: str | Path) -> dict[str, float]:
         try:
             line = json.loads(text)
             stage, seconds = line["stage"], float(line["seconds"])
-        except (ValueError, KeyError, TypeError) as error:
+        except UNUSABLE as error:
             raise CoincideError(f"{path}: line {number + 1} can't be read; delete it") from error
         spent[stage] = spent.get(stage, 0.0) + seconds
         if line.get("finished"):

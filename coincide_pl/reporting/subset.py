@@ -1,4 +1,4 @@
-"""A selection as data that any trainer can read."""
+"""The verb `subset`: a selection as data that any trainer can read."""
 
 from __future__ import annotations
 

@@ -15,13 +15,13 @@ from coincide_pl.reporting.rows import Row
 
 @dataclass(frozen=True)
 class Table:
-    """Text in columns, the first one names.
+    """A table of text whose first column names its lines.
 
     Attributes:
-        title: above it.
+        title: words above it.
         header: names of the columns.
-        lines: as many cells each.
-        best: (line, column) of the cells to mark.
+        lines: cells of each line, as many as there are columns.
+        best: cells to mark, as (line, column).
     """
 
     title: str
@@ -30,17 +30,17 @@ class Table:
     best: set[tuple[int, int]] = field(default_factory=set)
 
     def rich(self) -> RichTable:
-        """For the terminal."""
+        """The table for the terminal."""
         return self._marked(RichTable(title=self.title), "[bold]{}[/bold]")
 
     def markdown(self) -> str:
-        """As GitHub renders it."""
+        """The table in GitHub's Markdown."""
         rule = ["---"] + ["---:"] * (len(self.header) - 1)
         lines = [self.header, rule, *self._cells("**{}**")]
         return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
     def latex(self) -> str:
-        """A `tabular` with the rules of booktabs."""
+        """The table as LaTeX's `tabular`, with the rules of booktabs."""
         rows = [self.header, *self._cells(r"\textbf{{{}}}")]
         escaped = [[cell.replace("%", r"\%").replace("_", r"\_") for cell in row] for row in rows]
         head, *body = [
@@ -71,7 +71,7 @@ class Table:
 
 
 def scores(rows: Sequence[Row]) -> Table:
-    """Per cent by task, mean and relative performance, the best of each fraction marked.
+    """A table of scores in %: by task, mean and relative, the best of each fraction marked.
 
     `vs Random` is the paired difference in relative performance, with its 95 % interval.
     """
@@ -96,7 +96,7 @@ def scores(rows: Sequence[Row]) -> Table:
 
 
 def times(rows: Sequence[Row]) -> Table:
-    """Seconds by stage, mean over the seeds; `choosing` is all but the target's own fit."""
+    """A table of seconds by stage, mean over the seeds; `choosing` is all but the target's own fit."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
     stages.sort(key=lambda stage: stage == "fit")
     header = ["run", *stages, "choosing", "total"]
@@ -111,7 +111,7 @@ def times(rows: Sequence[Row]) -> Table:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """Everything, a line for each row; scores in [0, 1], seconds."""
+    """All figures as CSV, a line for each row: scores in [0, 1], wall-clock in seconds."""
     tasks = list(rows[0].scores)
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
     names = [*tasks, "mean", "relative"]
@@ -135,12 +135,12 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def spread(values: Floats) -> str:
-    """Mean and standard deviation in %, or the one value."""
+    """Mean and standard deviation of some scores as text in %, or the one score."""
     if len(values) == 1:
         return f"{100 * values[0]:.1f}"
     return f"{100 * values.mean():.1f} ± {100 * deviation(values):.1f}"
 
 
 def deviation(values: Floats) -> float:
-    """Of a sample, n - 1 in the denominator; not a number for one value."""
+    """Standard deviation of a sample, n - 1 in the denominator; not a number for one value."""
     return float(values.std(ddof=1)) if len(values) > 1 else float("nan")

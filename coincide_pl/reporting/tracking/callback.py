@@ -1,4 +1,4 @@
-"""What a run leaves in Weights & Biases: configs, the selection, the table of results."""
+"""The callback that logs a run's inputs, selection and scores to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -8,31 +8,36 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import metadata
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 import lightning
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
+from coincide_pl.data.served import served
+from coincide_pl.datamodule import InstructionData
 from coincide_pl.errors import CoincideError
-from coincide_pl.files import write_text
+from coincide_pl.evaluation.results import ANSWERS, RESULTS
+from coincide_pl.files import run_directory, write_text
 from coincide_pl.models.loading import checkpoint_fingerprint
-from coincide_pl.reporting.costs import costs, inputs, read_config
+from coincide_pl.reporting.config import read_config
+from coincide_pl.reporting.costs import costs
+from coincide_pl.reporting.note_inputs import inputs_of
 from coincide_pl.reporting.tracking.offline import OUTCOMES
 
 PACKAGES = ("coincide-pl", "lightning", "torch", "transformers", "faiss-cpu", "faiss-gpu", "peft")
-"""Packages whose versions are noted."""
+"""Packages whose versions are logged."""
 
 
 class LogToWandb(lightning.Callback):
-    """Puts in the run what it was made of, the selection file (an artifact), and the test scores.
+    """Logs what a run was made of, its selection file (an artifact), and its test scores.
 
-    What it was made of, in the run's config: `git` revision of the working directory, `versions` of
-    packages, the run's `directory`, `fingerprints` of the data, the selection and the model started
-    from, `inputs` (see `NoteInputs`), and how the `selection` was made. In its summary: of a fit,
+    In the run's config stands what it was made of: `git` revision of the working directory,
+    `versions` of packages, the run's `directory`, `fingerprints` of the data, the selection and the
+    model started from, `inputs` (see `NoteInputs`), and how the `selection` was made. In its summary: of a fit,
     its `costs` and the fingerprint of the model that it left (`trained`); of a test, the scores,
     and what `results.json` holds (`tested`). The scores are a table too, and what each answer is
     worth a file: enough for `compare` without the directory.
@@ -55,17 +60,17 @@ class LogToWandb(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Logs what is trained, and the selection that it is trained on."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        selection = getattr(data, "selection", None)
         logger = wandb_logger(trainer)
         if logger is None:
             return
         run = logger.experiment
-        run.config.update({"inputs": inputs(trainer, pl_module)}, allow_val_change=True)
-        if selection is None:
+        run.config.update({"inputs": asdict(inputs_of(trainer, pl_module))}, allow_val_change=True)
+        data = served(trainer)
+        if not isinstance(data, InstructionData) or data.selection is None:
             return
         import wandb
 
+        selection = data.selection
         artifact = wandb.Artifact(
             f"selection-{selection.fingerprint[:12]}",
             "selection",
@@ -76,9 +81,8 @@ class LogToWandb(lightning.Callback):
             run.use_artifact(artifact)  # logged, and marked as what this run rests on
         else:
             run.log_artifact(artifact)  # W&B knows of uses only when it is online
-        module: Any = pl_module
         made_from = {"selection": selection.fingerprint, **selection.made_from}
-        made_from["model"] = module.fingerprint
+        made_from["model"] = str(pl_module.fingerprint)
         noted = {"fingerprints": made_from, "selection": selection.description}
         run.config.update(noted, allow_val_change=True)
 
@@ -99,36 +103,35 @@ class LogToWandb(lightning.Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("test/")
         }
-        rows: list[Any] = [list(scores.values())]
-        logger.log_table("results", columns=list(scores), data=rows)
+        logger.log_table("results", columns=list(scores), data=[list(scores.values())])
         root, run = Path(trainer.default_root_dir), logger.experiment
         target = Path(run.dir) / OUTCOMES
-        write_text(target, outcomes(root / "answers.jsonl"))
+        write_text(target, outcomes(root / ANSWERS))
         run.save(str(target), base_path=run.dir, policy="now")
-        run.summary["tested"] = json.loads((root / "results.json").read_text())
+        run.summary["tested"] = json.loads((root / RESULTS).read_text())
 
 
 def outcomes(answers: Path) -> Iterator[str]:
-    """Task and outcome of each line of answers, without what they say."""
+    """Yield task and outcome of each line of answers, as JSON, without what they say."""
     with answers.open() as lines:
         for line in lines:
-            told = json.loads(line)
-            yield json.dumps({name: told[name] for name in ("task", "outcome")}) + "\n"
+            answer = json.loads(line)
+            yield json.dumps({name: answer[name] for name in ("task", "outcome")}) + "\n"
 
 
 def log_costs(trainer: lightning.Trainer) -> None:
-    """Logs a fit's wall-clock by stage, with what its selection rests on, once it has ended."""
+    """Log a fit's wall-clock by stage, with what its selection rests on, once it has ended."""
     logger = wandb_logger(trainer)
     if logger is None:
         return
     folder = Path(trainer.default_root_dir)
     with suppress(CoincideError):  # a damaged file of an earlier run; `compare` names it
-        seconds, whole = costs(folder, read_config(folder / "fit.yaml"))
-        logger.experiment.summary["costs"] = {"seconds": seconds, "whole": whole}
+        spent = costs(folder, read_config(folder / "fit.yaml"))
+        logger.experiment.summary["costs"] = asdict(spent)
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that are installed."""
+    """Versions of the packages in `PACKAGES` that are installed."""
     found = {}
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -137,7 +140,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """Of the working directory, with `-dirty` where files differ; None outside a repository."""
+    """Git revision of the working directory, with `-dirty` where files differ, if it has one."""
     try:
         words = ["git", "describe", "--always", "--abbrev=40", "--match=", "--dirty"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60)
@@ -148,17 +151,17 @@ def git_revision() -> str | None:
 
 def wandb_logger(trainer: lightning.Trainer) -> WandbLogger | None:
     """The trainer's W&B logger, on the one process that logs."""
-    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if not trainer.is_global_zero or run_directory(trainer) is None:
         return None
     return next((log for log in trainer.loggers if isinstance(log, WandbLogger)), None)
 
 
-def finish(loggers: list[Any], status: int) -> None:
-    """Ends the runs of W&B loggers: the next verb in this process has its own, and files are whole.
+def finish(loggers: list[Logger], status: int) -> None:
+    """End the runs of W&B loggers: the next verb in this process has its own, and files are whole.
 
     Args:
-        loggers: of the trainer.
-        status: 0 where the verb came to its end.
+        loggers: loggers of the trainer.
+        status: exit status to log, 0 where the verb came to its end.
     """
     used = [one for one in loggers if isinstance(one, WandbLogger) and one._experiment is not None]
     for logger in used:

@@ -1,4 +1,4 @@
-"""Reads what W&B keeps of a run on disk: the log `run-<id>.wandb`.
+"""Reader of the log `run-<id>.wandb` that W&B keeps of a run on disk.
 
 It is a log in LevelDB's format whose entries are W&B's `Record` messages. 7 bytes come first, then
 blocks of 32 KiB; a block holds chunks, and zeros where less than a chunk's head is left of it:
@@ -16,16 +16,18 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from coincide_pl.errors import CoincideError
 
+Message: TypeAlias = Any
+"""A message of W&B's; protobuf makes these classes when they are imported, so they have no types."""
 BEGIN = b":W&B\xe1\xbe\x00"
 BLOCK = 32768
 HEAD = struct.Struct("<IHB")
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 LARGEST = 64 << 20
-"""Bytes of an entry; what claims to be larger counts as damaged."""
+"""Bytes that an entry has at most; one that claims to be larger counts as damaged."""
 
 
 @dataclass
@@ -33,13 +35,13 @@ class Log:
     """A run of W&B, as far as its log can be read.
 
     Attributes:
-        path: the log.
-        host: the machine.
-        start: when it began, seconds since 1970.
-        config: what was asked for of the run's config.
-        summary: the same of its summary, the last value of each name.
-        ended: whether it came to its end.
-        damage: why the log was read no further, if so.
+        path: file of the log.
+        host: name of the machine that the run was on.
+        start: time at which the run began, in seconds since 1970.
+        config: values of the run's config, of the names that were asked for.
+        summary: values of its summary, the last one of each name that was asked for.
+        ended: whether the run came to its end.
+        damage: reason why the log was read no further; None where it was read to its end.
     """
 
     path: Path
@@ -52,10 +54,10 @@ class Log:
 
 
 def read_log(path: Path, config: set[str], summary: set[str]) -> Log:
-    """Reads a log up to its end, or to where it is cut or damaged.
+    """Read a log up to its end, or to where it is cut or damaged.
 
     Args:
-        path: `run-<id>.wandb`.
+        path: file of the log, `run-<id>.wandb`.
         config: names to keep of the run's config.
         summary: names to keep of its summary.
     """
@@ -83,8 +85,8 @@ def read_log(path: Path, config: set[str], summary: set[str]) -> Log:
     return log
 
 
-def records(path: Path) -> Iterator[Any]:
-    """Yields a log's `Record` messages one at a time, so memory does not grow with it.
+def records(path: Path) -> Iterator[Message]:
+    """Yield a log's `Record` messages one at a time, so memory does not grow with it.
 
     Raises:
         CoincideError: it is no log of W&B, cut, or damaged; what comes before was yielded.
@@ -92,7 +94,7 @@ def records(path: Path) -> Iterator[Any]:
     from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2
 
-    messages: Any = wandb_internal_pb2
+    messages: Message = wandb_internal_pb2
     try:
         for at, entry in entries(path):
             try:
@@ -104,7 +106,7 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def entries(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields a log's entries, and at which byte each ends.
+    """Yield a log's entries, and at which byte each ends.
 
     Raises:
         CoincideError: it is no log of W&B, cut, or damaged.
@@ -139,5 +141,6 @@ def entries(path: Path) -> Iterator[tuple[int, bytes]]:
         raise CoincideError(f"{path}: cut at byte {start}")
 
 
-def _named(items: Any, names: set[str]) -> dict[str, Any]:
+def _named(items: Message, names: set[str]) -> dict[str, Any]:
+    """Values of some names of a config or summary."""
     return {item.key: json.loads(item.value_json) for item in items.update if item.key in names}

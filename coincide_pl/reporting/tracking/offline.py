@@ -1,4 +1,4 @@
-"""Finished runs as W&B's files tell them: folders `offline-run-…`, from whatever machine.
+"""Finished runs as W&B's files keep them: folders `offline-run-…`, from whatever machine.
 
 `fit` and `test` are two runs of W&B. A test belongs to the fit that left the model which it tested:
 both note the model's fingerprint, wherever it lay. The last fit of a directory and the last test of
@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting.costs import parse_config
+from coincide_pl.evaluation.results import Results
+from coincide_pl.files import UNUSABLE
+from coincide_pl.reporting.config import parse_config
+from coincide_pl.reporting.costs import Costs
 from coincide_pl.reporting.runs import FinishedRun
 from coincide_pl.reporting.tracking.log_file import Log, read_log
 
 STAGES = ("fit", "test", "validate", "predict")
 CONFIG = {"directory", "inputs", "selection", *(f"{stage}_config" for stage in STAGES)}
 SUMMARY = {"trained", "costs", "tested"}
-"""What `LogToWandb` notes and is read here."""
+"""Names in a run's config and summary that `LogToWandb` writes and that are read here."""
 OUTCOMES = "outcomes.jsonl"
-"""Of a test, beside the log in `files`."""
+"""File beside the log of a test, in `files`, with the worth of each answer."""
 
 
 def find_logs(path: Path) -> list[Path]:
-    """The logs that a path stands for.
+    """Find the logs that a path stands for.
 
     Args:
         path: a log, the folder of a run of W&B, or a folder that holds some, itself or in `wandb`.
@@ -38,10 +39,10 @@ def find_logs(path: Path) -> list[Path]:
 
 
 def load_offline(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
-    """Reads logs, and puts each fit together with its test.
+    """Read logs, and put each fit together with its test.
 
     Args:
-        paths: of logs.
+        paths: paths of logs.
 
     Returns:
         The finished runs, and for each other one why it is left out.
@@ -71,24 +72,27 @@ def load_offline(paths: Iterable[Path]) -> tuple[list[FinishedRun], list[str]]:
 
 
 def _finished(fit: Log, test: Log) -> FinishedRun:
+    """A fit and the test of what it left, put together.
+
+    Raises:
+        CoincideError: they do not note what a comparison needs.
+    """
     try:
         noted = fit.summary.get("costs", {"seconds": {}, "whole": False})
         seconds = {str(stage): float(s) for stage, s in noted["seconds"].items()}
         return FinishedRun.of(
             fit.path,
             test.path.parent / "files" / OUTCOMES,
-            test.summary["tested"],
+            Results.of(test.summary["tested"]),
             parse_config(fit.config["fit_config"]),
             fit.config["selection"],
             fit.config["inputs"]["model"],
-            (seconds, bool(noted["whole"])),
+            Costs(seconds, bool(noted["whole"])),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except UNUSABLE as error:
         raise CoincideError(
             f"{fit.path}: it, or {test.path}, lacks what a comparison needs ({error})"
         ) from error
-    except yaml.YAMLError as error:
-        raise CoincideError(f"{fit.path}: its fit_config is no config") from error
 
 
 def _reason(log: Log, stage: str | None) -> str | None:
@@ -108,6 +112,7 @@ def _reason(log: Log, stage: str | None) -> str | None:
 
 
 def _stage(log: Log) -> str | None:
+    """The stage that a log is of, if it is one of ours."""
     return next((stage for stage in STAGES if f"{stage}_config" in log.config), None)
 
 

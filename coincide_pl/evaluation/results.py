@@ -1,0 +1,74 @@
+"""Scores of a test as its run's directory keeps them, in `results.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coincide_pl.errors import CoincideError
+from coincide_pl.files import reading, write_text
+
+RESULTS = "results.json"
+ANSWERS = "answers.jsonl"
+"""File beside it with every question, its answer, its truth and what the answer is worth."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Scores of a tested model.
+
+    Attributes:
+        metric: class name of the metric, if noted.
+        scores: score by task, in [0, 1]; in the file, their `mean`, and `relative` where that was
+            asked for, as well.
+        counts: number of questions by task.
+        details: further figures of tasks, by task and name.
+        model: fingerprint of the tested checkpoint, if noted.
+        data: fingerprint of the questions.
+    """
+
+    metric: str | None
+    scores: dict[str, float]
+    counts: dict[str, int]
+    details: dict[str, dict[str, float]] = field(default_factory=dict)
+    model: str | None = None
+    data: str = ""
+
+    def save(self, directory: Path) -> None:
+        """Write them in a run's directory."""
+        content = asdict(self)
+        if not self.details:
+            del content["details"]
+        write_text(directory / RESULTS, json.dumps(content, indent=1))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Results:
+        """Read them from a run's directory.
+
+        Raises:
+            CoincideError: there are none, or they are damaged.
+        """
+        path = Path(directory) / RESULTS
+        if not path.is_file():
+            raise CoincideError(f"{path}: no results; run `coincide test` for it")
+        with reading(path, "run `coincide test` again"):
+            return cls.of(json.loads(path.read_text()))
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Results:
+        """Build them from the content of `results.json`.
+
+        Raises:
+            Exception: one of `files.UNUSABLE`, where it is other content.
+        """
+        counts = {str(task): int(count) for task, count in content["counts"].items()}
+        return cls(
+            content.get("metric"),
+            {task: float(content["scores"][task]) for task in counts},
+            counts,
+            content.get("details") or {},
+            content.get("model"),
+            str(content["data"]),
+        )
