@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PART = ".part"
 """Ends the name of what is still being written, after the machine and the process that write."""
 UNUSABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What is raised where text that was taken for JSON or YAML of ours turns out to be something else."""
+"""Exceptions that say that a text is not the JSON or YAML that it was taken for."""
 
 
 @contextmanager

@@ -18,8 +18,6 @@ from coincide_pl.evaluation.metrics import AnswerMetric, ExactMatch
 from coincide_pl.evaluation.results import ANSWERS, RESULTS, Results
 from coincide_pl.files import append, run_directory, write_text
 
-
-
 Answer = tuple[str, str, str]
 """A generated answer, its truth and its task."""
 

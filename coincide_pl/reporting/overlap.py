@@ -87,8 +87,8 @@ def differences(
 ) -> str:
     """A CSV table of what each selection picks and each other one does not.
 
-    Its columns are `first`, `second`, `by` (source or cluster), the `name` of that, how many samples
-    of it the first has `picked`, and how many of these are `not by second`.
+    Its columns are `first`, `second`, `by` (source or cluster), the `name` of that, the number of
+    its samples that the first has `picked`, and how many of these are `not by second`.
     """
     named = np.array([source or "no source" for source in sources])
     text = io.StringIO()

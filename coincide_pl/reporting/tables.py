@@ -96,7 +96,7 @@ def scores(rows: Sequence[Row]) -> Table:
 
 
 def times(rows: Sequence[Row]) -> Table:
-    """A table of seconds by stage, mean over the seeds; `choosing` is all but the target's own fit."""
+    """A table of seconds by stage, mean over seeds; `choosing` is all but the target's own fit."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
     stages.sort(key=lambda stage: stage == "fit")
     header = ["run", *stages, "choosing", "total"]

@@ -81,7 +81,7 @@ def test_relative_to_all_data(command, tiny, llava, tmp_path):
     ]
     status, _, told = command(*words)
     assert status == 1
-    assert "no results; run `coincide test` for all data" in told
+    assert "all/results.json: no results; run `coincide test` for it" in told
     (tmp_path / "all").mkdir()
     full = {
         "scores": {"coco": 0.5, "text": 0.5, "vg": 0.5},

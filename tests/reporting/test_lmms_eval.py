@@ -34,7 +34,7 @@ def test_scores_by_task(tmp_path):
     (folder / "20260101_000000_results.json").write_text(json.dumps(RESULTS))
     later = {"results": {"gqa": {"exact_match,none": 0.7}}}
     (folder / "20260102_000000_results.json").write_text(json.dumps(later))
-    assert lmms_results(tmp_path)["scores"] == pytest.approx(
+    assert lmms_results(tmp_path).scores == pytest.approx(
         {
             "mme_perception": 0.75,
             "mme_cognition": 0.5,
@@ -44,7 +44,7 @@ def test_scores_by_task(tmp_path):
         }
     )
     (folder / "20260103_000000_results.json").write_text("[]")
-    with pytest.raises(CoincideError, match="not a results file of lmms-eval"):
+    with pytest.raises(CoincideError, match="damaged; run lmms-eval again"):
         lmms_results(tmp_path)
 
 

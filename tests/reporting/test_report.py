@@ -11,6 +11,7 @@ import yaml
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.errors import CoincideError
 from coincide_pl.reporting import report as page
+from coincide_pl.reporting import samples
 from coincide_pl.selection import Selection
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \u2028 naïve 猫"
@@ -113,8 +114,8 @@ def test_without_clusters(run, tmp_path):
 
 
 def test_it_stays_small(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "TEXT_BYTES", 3000)
-    monkeypatch.setattr(page, "IMAGE_BYTES", 2000)
+    monkeypatch.setattr(samples, "TEXT_BYTES", 3000)
+    monkeypatch.setattr(samples, "IMAGE_BYTES", 2000)
     page.report(str(run))
     _, data = content(run / "report.html")
     assert sum(map(len, data["images"])) < 4000

@@ -37,10 +37,10 @@ class LogToWandb(lightning.Callback):
 
     In the run's config stands what it was made of: `git` revision of the working directory,
     `versions` of packages, the run's `directory`, `fingerprints` of the data, the selection and the
-    model started from, `inputs` (see `NoteInputs`), and how the `selection` was made. In its summary: of a fit,
-    its `costs` and the fingerprint of the model that it left (`trained`); of a test, the scores,
-    and what `results.json` holds (`tested`). The scores are a table too, and what each answer is
-    worth a file: enough for `compare` without the directory.
+    model started from, `inputs` (see `NoteInputs`), and how the `selection` was made. In its
+    summary stand, of a fit, its `costs` and the fingerprint of the model that it left (`trained`);
+    of a test, the scores, and what `results.json` holds (`tested`). The scores are a table too, and
+    the worth of each answer a file: enough for `compare` without the directory.
     """
 
     def setup(

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from coincide_pl.errors import CoincideError
 
 Message: TypeAlias = Any
-"""A message of W&B's; protobuf makes these classes when they are imported, so they have no types."""
+"""A message of W&B's. Its class is made while it is imported, so that it has no type."""
 BEGIN = b":W&B\xe1\xbe\x00"
 BLOCK = 32768
 HEAD = struct.Struct("<IHB")
