@@ -13,8 +13,8 @@ GPU = ("--trainer.accelerator=gpu", "--trainer.devices=1", "--trainer.enable_pro
 @pytest.mark.parametrize("clustering", ["exact", "projected", "two_level"])
 def test_the_same_selection_byte_for_byte(clustering, tmp_path):
     random = np.random.default_rng(0)
-    centres = random.normal(size=(40, 128))
-    rows = centres[random.integers(0, 40, 3000)] + 0.5 * random.normal(size=(3000, 128))
+    centers = random.normal(size=(40, 128))
+    rows = centers[random.integers(0, 40, 3000)] + 0.5 * random.normal(size=(3000, 128))
     features = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
     written = []
     for device in ("cpu", "cuda"):
@@ -33,21 +33,21 @@ def test_the_whole_path_in_mixed_precision(command, tiny, llava, tmp_path):
     )
     rows = {}
     for device, words in (("cpu", ("--trainer.accelerator=cpu", GPU[2])), ("gpu", GPU)):
-        status, _, told = command(
+        status, _, message = command(
             *("predict", "--model=ReferenceModule", f"--model.pretrained={tiny}", *data, *words),
             *("--model.layers=[0,1]", f"--data.signals={tmp_path}/{device}"),
             f"--trainer.default_root_dir={tmp_path}/{device}",
         )
-        assert status == 0, told
+        assert status == 0, message
         rows[device] = np.asarray(SignalsStore(tmp_path / device)["activations"], np.float32)
     np.testing.assert_allclose(rows["gpu"], rows["cpu"], atol=2e-3)
     run = tmp_path / "run"
-    status, _, told = command(
+    status, _, message = command(
         *("fit", "--model=TargetModule", f"--model.pretrained={tiny}", *data, *GPU),
         *("--data.selector=Coincide", "--data.selector.num_clusters=6", "--data.fraction=0.5"),
         *(f"--data.signals={tmp_path}/gpu", "--trainer.precision=bf16-mixed"),
         *("--trainer.max_epochs=1", f"--trainer.default_root_dir={run}"),
     )
-    assert status == 0, told
+    assert status == 0, message
     assert len(Selection.load(run / "selection.safetensors").indices) == 30
     assert (run / "model/config.json").is_file()

@@ -45,7 +45,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """The same whatever the time between checkpoints has become."""
+        """The name of this callback's state, whatever the time between checkpoints has become."""
         return type(self).__qualname__
 
     def on_train_batch_end(

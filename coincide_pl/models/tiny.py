@@ -67,18 +67,19 @@ def tiny_llava(
     """Write a LLaVA with random weights and its processor as a checkpoint directory.
 
     Args:
-        output: the directory; what is there is replaced.
+        output: the directory to write; what is there is replaced.
         hidden_size: width of the text decoder (Llama).
-        num_layers: decoder layers.
-        num_heads: attention heads of the decoder.
+        num_layers: number of decoder layers.
+        num_heads: number of attention heads of the decoder.
         vision_hidden_size: width of the vision tower (CLIP).
-        vision_num_layers: layers of the vision tower.
-        vision_num_heads: attention heads of the vision tower.
-        image_size: images are scaled to squares of as many pixels.
-        patch_size: of the vision tower; an image becomes (image_size / patch_size)² tokens.
-        vocabulary: size of the byte-level vocabulary at most, at least 300.
+        vision_num_layers: number of layers of the vision tower.
+        vision_num_heads: number of attention heads of the vision tower.
+        image_size: side, in pixels, of the squares that images are scaled to.
+        patch_size: side of the vision tower's patches, in pixels; an image becomes
+            (image_size / patch_size)² tokens.
+        vocabulary: tokens of the byte-level vocabulary at most; at least 300.
         words: what should be single tokens beside the demo's words, if the vocabulary has room.
-        seed: of the weights.
+        seed: seed of the weights.
 
     Raises:
         ModelError: sizes that do not divide.
@@ -160,15 +161,15 @@ def tiny_clip(
     """Write a CLIP with random weights and its processor as a checkpoint directory.
 
     Args:
-        output: the directory; what is there is replaced.
-        width: of both towers, and of the embeddings.
-        num_layers: of each tower.
-        num_heads: attention heads of each tower.
-        image_size: images are scaled to squares of as many pixels.
-        patch_size: of the vision tower.
-        max_length: tokens of a text.
-        vocabulary: size of the byte-level vocabulary, at least 300.
-        seed: of the weights.
+        output: the directory to write; what is there is replaced.
+        width: width of both towers, and of the embeddings.
+        num_layers: number of layers of each tower.
+        num_heads: number of attention heads of each tower.
+        image_size: side, in pixels, of the squares that images are scaled to.
+        patch_size: side of the vision tower's patches, in pixels.
+        max_length: tokens of a text at most.
+        vocabulary: tokens of the byte-level vocabulary at most; at least 300.
+        seed: seed of the weights.
 
     Raises:
         ModelError: sizes that do not divide.

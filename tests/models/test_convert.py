@@ -218,6 +218,6 @@ def test_the_command(command, tmp_path):
     status, _, _ = command("convert", LLAVA / "llava-v1.5-tiny", f"--output={tmp_path / 'out'}")
     assert status == 0
     load_model(str(tmp_path / "out"))
-    status, _, told = command("convert", tmp_path, f"--output={tmp_path / 'out'}")
+    status, _, message = command("convert", tmp_path, f"--output={tmp_path / 'out'}")
     assert status == 1
-    assert "config.json" in told.splitlines()[-1]
+    assert "config.json" in message.splitlines()[-1]

@@ -7,7 +7,7 @@ from coincide_pl.models.loading import load_model
 
 
 def fit(command, tiny, llava, run, *words):
-    status, _, told = command(
+    status, _, message = command(
         "fit",
         "--config=configs/models/target_lora.yaml",
         f"--model.pretrained={tiny}",
@@ -27,14 +27,14 @@ def fit(command, tiny, llava, run, *words):
         "--trainer.callbacks.every_n_train_steps=3",
         *words,
     )
-    assert status == 0, told
+    assert status == 0, message
 
 
 def test_a_training_checkpoint_becomes_a_model(command, tiny, llava, tmp_path):
     run = tmp_path / "run"
     fit(command, tiny, llava, run)
-    status, _, told = command("export", run, f"--output={tmp_path / 'out'}")
-    assert status == 0, told
+    status, _, message = command("export", run, f"--output={tmp_path / 'out'}")
+    assert status == 0, message
     ours = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").state_dict()
     left = load_model(str(run / "model")).state_dict()
     before = load_model(tiny).state_dict()
@@ -47,18 +47,18 @@ def test_a_training_checkpoint_becomes_a_model(command, tiny, llava, tmp_path):
 
 def test_what_is_no_fit_is_named(command, tiny, llava, tmp_path):
     run = tmp_path / "run"
-    status, _, told = command("export", run, f"--output={tmp_path / 'out'}")
-    assert (status, "the directory of a fit?" in told) == (1, True)
+    status, _, message = command("export", run, f"--output={tmp_path / 'out'}")
+    assert (status, "the directory of a fit?" in message) == (1, True)
     fit(command, tiny, llava, run)
     last = run / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    status, _, told = command("export", run, f"--output={tmp_path / 'out'}")
+    status, _, message = command("export", run, f"--output={tmp_path / 'out'}")
     assert status == 1
-    assert f"{last}: not a training checkpoint" in told
+    assert f"{last}: not a training checkpoint" in message
     torch.save({"state_dict": {}}, last)
-    status, _, told = command("export", run, f"--output={tmp_path / 'out'}")
+    status, _, message = command("export", run, f"--output={tmp_path / 'out'}")
     assert status == 1
-    assert "it is not a checkpoint of this fit" in told
+    assert "it is not a checkpoint of this fit" in message
     assert not (tmp_path / "out").exists()
 
 

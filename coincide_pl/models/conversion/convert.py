@@ -44,7 +44,7 @@ Tower = Any
 
 IMAGE = "<image>"
 MULTIPLE = 64
-"""Vocabularies are filled up to a multiple of this, which matrix units like."""
+"""What vocabularies are filled up to a multiple of, which matrix units like."""
 PROJECTOR = re.compile(r"(?:base_model\.model\.)?model\.mm_projector\.(\d+)\.(weight|bias)")
 
 
@@ -63,13 +63,13 @@ def convert(
     are never generated, and take no part in the loss.
 
     Args:
-        checkpoint: directory in the layout of liuhaotian/llava-v1.5-*, of TinyLLaVA-2.0B with a
-            StableLM or Phi text model, or of a language model alone.
+        checkpoint: directory of the original, in the layout of liuhaotian/llava-v1.5-*, of
+            TinyLLaVA-2.0B with a StableLM or Phi text model, or of a language model alone.
         output: the directory to write; what is there is replaced.
         vision_tower: checkpoint of the CLIP or SigLIP tower, a directory or a name on the hub
             (default: what the checkpoint's config names, beside the checkpoint or on the hub).
-        projector: `mm_projector.bin` of the first training stage.
-        tokenizer: directory or hub name, where the checkpoint has no usable tokenizer.
+        projector: path of `mm_projector.bin` of the first training stage.
+        tokenizer: directory or hub name of a tokenizer, where the checkpoint has no usable one.
         base: directory of the language model, for a checkpoint of LoRA adapters alone (in the
             layout of liuhaotian/llava-v1.5-7b-lora), which are folded into it.
 
