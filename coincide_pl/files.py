@@ -134,7 +134,7 @@ def content_digest(path: Path) -> str:
 
 
 def is_as_it_was(path: Path, digest: str) -> bool:
-    """Whether a file has the digest that it had.
+    """Whether a file still has the digest that it had when it was written.
 
     The whole file is read, once: that it was as it should be is kept beside it with its size and
     times, and believed while these stay.
@@ -154,12 +154,12 @@ def is_as_it_was(path: Path, digest: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What a disk had against a write."""
-    told = " ".join(str(error).split())
-    number = re.search(r"\(os error (\d+)\)", told)  # as Rust says it
+    """Why a file could not be written, in the words of the system where it gives a number."""
+    text = " ".join(str(error).split())
+    number = re.search(r"\(os error (\d+)\)", text)  # as Rust says it
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    return os.strerror(int(number[1])) if number else told
+    return os.strerror(int(number[1])) if number else text
 
 
 def _to_disk(path: Path) -> None:
@@ -173,7 +173,7 @@ def _to_disk(path: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what processes of this machine left that are there no more."""
+    """Removes unfinished files that processes of this machine left which run no more."""
     here = socket.gethostname()
     for path in folder.glob(f".*.{here}.*{PART}"):
         process = path.name.split(f".{here}.")[-1].split(".")[0]
@@ -205,14 +205,17 @@ def run_directory(trainer: Trainer) -> Path | None:
 
 
 class Lock:
-    """Keeps a directory to one process: a second one is refused, and told of the first.
+    """Keeps a directory to one process: a second one is refused with a line about the first.
 
     It is a lock of the operating system on the file `.lock`, gone with its process however that
     ends; the file stays and says nothing by itself. Processes that this one starts don't have it.
     """
 
     def __init__(self, directory: str | Path) -> None:
-        """Takes it.
+        """Locks the directory for this process.
+
+        Args:
+            directory: the folder; it is made if it is not there.
 
         Raises:
             FileError: another process writes there, or nobody can.
@@ -246,7 +249,7 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Gives it back."""
+        """Lets other processes write to the directory again."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 BUCKET = math.log(1.125)
-"""Lengths within about 12 % of each other count as alike."""
+"""Width of a class of lengths, on a scale of logarithms: lengths within about 12 % are alike."""
 MEGABATCH = 50
-"""Batches whose rows are roughly sorted by length together, while shuffled otherwise."""
+"""How many batches are sorted by length together, so that a batch holds rows of like lengths."""
 
 Rows = npt.NDArray[np.int64]
 """Row indices."""
@@ -28,25 +28,25 @@ Plan = list[Rows]
 
 @dataclass(frozen=True)
 class Size:
-    """How large a batch is.
+    """The bound on a batch: a number of rows, or of tokens.
 
     Attributes:
-        rows: how many, where `tokens` is not given.
-        tokens: at most, padding included, in the unit of the lengths; a row that is longer than
-            this is a batch of its own.
+        rows: rows of a batch, where `tokens` is not given.
+        tokens: the most tokens of a batch, padding included, in the unit of the lengths; a row
+            that is longer than this is a batch of its own.
     """
 
     rows: int
     tokens: int | None = None
 
     def expected(self, lengths: Lengths) -> int:
-        """Rows of a batch of rows as long as these, at least 1."""
+        """How many rows fit a batch if all are as long as these, at least 1."""
         if self.tokens is None or not len(lengths):
             return self.rows
         return max(1, int(self.tokens / max(1.0, float(lengths.mean()))))
 
     def cut(self, order: Rows, lengths: Lengths) -> Plan:
-        """Batches of consecutive rows.
+        """Cuts an order of rows into batches of consecutive rows.
 
         Args:
             order: int64 row indices.
@@ -151,20 +151,20 @@ class BatchSampler(Sampler[list[int]]):
     """
 
     def __init__(self, plan: Callable[[int], Plan], rank: int, world: int, even: bool) -> None:
-        """Plans the first epoch.
+        """Plans the batches of the first epoch.
 
         Args:
             plan: the batches of an epoch.
-            rank: this process.
+            rank: number of this process.
             world: number of processes.
-            even: whether every process must get as many.
+            even: whether every process must get as many batches.
         """
         self.plan, self.rank, self.world, self.even = plan, rank, world, even
         self.skip = 0
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Plans an epoch."""
+        """Plans the batches of an epoch, and keeps those of this process."""
         batches = self.plan(epoch)
         if self.even and batches:
             short = -len(batches) % self.world

@@ -18,9 +18,9 @@ def check(
     """Read a data set and open each of its images; prints a line for all that can't be used.
 
     Args:
-        train: the data.
+        train: reader of the data set.
         cache_dir: folder for the records while they are looked through.
-        num_threads: images that are opened at a time (default: two a core).
+        num_threads: number of images that are opened at a time (default: two for each core).
 
     Raises:
         DataError: the files can't be read, or records or images can't be used.

@@ -85,11 +85,11 @@ class EncodedBatches(Dataset[Batch]):
         image_cache: int = 0,
         blanks: bool = False,
     ) -> None:
-        """Keeps what a worker process needs.
+        """Keeps the records and their encoder, to be sent to worker processes.
 
         Args:
             records: the data.
-            encoder: of conversations.
+            encoder: turns a record into tokens.
             prompts: encode up to the last answer and pad on the left, as generation needs.
             image_cache: bytes of processed images that each process keeps for later batches.
             blanks: give batches without images a blank one, for the parts of a model that lies in
@@ -205,9 +205,12 @@ def collate(
 
 
 def targets_of(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`columns`, `labeled` and `targets` of a `Batch` with these labels, int64 [B, T].
+    """What is trained on, by place: `columns`, `labeled` and `targets` of a `Batch`.
 
     They are worked out here, for on a GPU finding places makes the program wait.
+
+    Args:
+        labels: int64 [B, T], of the batch.
     """
     wanted = labels[:, 1:]
     columns = (wanted != IGNORE).any(0).nonzero()[:, 0]
@@ -220,7 +223,7 @@ def targets_of(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def shared_beginnings(
     encodings: list[Encoding], occurrences: list[str], left: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """`prefix` and `prefix_lengths` of a `Batch`.
+    """Which rows begin alike: `prefix` and `prefix_lengths` of a `Batch`.
 
     Args:
         encodings: its rows.

@@ -69,7 +69,7 @@ def _chunk(rows: list[Record], first: int) -> pa.RecordBatch:
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Reading makes millions of objects and no cycles; to look for those doubles its time."""
+    """Turns Python's search for cycles off: reading makes millions of objects and no cycles."""
     enabled = gc.isenabled()
     gc.disable()
     try:

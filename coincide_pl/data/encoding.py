@@ -65,7 +65,7 @@ class Encoding:
 
 @dataclass
 class _Tokens:
-    """Tokens of a text, and where in it each begins and ends."""
+    """Tokens of a text, int64 [T], and where in the text each begins and ends, int64 [T]."""
 
     ids: np.ndarray
     starts: np.ndarray
@@ -107,7 +107,7 @@ class Encoder:
         self._bos = bos if bos is not None and self.tokenizer("a")["input_ids"][0] == bos else None
 
     def encode_image(self, image: Image.Image) -> EncodedImage:
-        """Process one image, alone."""
+        """Process one image by itself: the tokens that stand for it, and what the model reads."""
         mark = self.template.image_mark
         out = self.processor(
             text=[mark], images=[image], add_special_tokens=False, return_tensors="pt"

@@ -21,17 +21,18 @@ from coincide_pl.data.record import Unusable
 MAX_PIXELS = 178_956_970
 """Larger images are refused: Pillow's own limit against decompression bombs."""
 MISSING, BROKEN = "with a missing image", "with a broken image"
-"""Kinds of unusable images."""
+"""Kinds of unusable images, as they are counted."""
 FAULTS = (
     *(OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError),
     *(AttributeError, RuntimeError, struct.error, zlib.error),
 )
-"""What Pillow's decoders raise at one damage or another."""
+"""What Pillow's decoders raise at damaged images."""
 IMAGES_PER_TASK = 64
+"""How many images a thread opens before it takes more."""
 
 
 def open_image(root: Path, relative: str) -> Image.Image:
-    """One image of a data set.
+    """Open one image of a data set, whole and decoded.
 
     Args:
         root: the image folder.
@@ -59,8 +60,8 @@ def unusable_images(
     Args:
         root: the image folder.
         names: paths within it.
-        num_threads: images that are opened at a time (default: two a core, for they wait for the
-            disk too).
+        num_threads: number of images that are opened at a time (default: two for each core, for
+            they wait for the disk too).
     """
     found: dict[str, Unusable] = {}
 
@@ -102,7 +103,7 @@ def file_states(root: Path, names: Iterable[str]) -> dict[str, list[int] | None]
 
 
 def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
-    """Opens and decodes; a JPEG may come out up to `scale` times smaller."""
+    """Opens and decodes an image; a JPEG may come out up to `scale` times smaller."""
     path = os.path.join(root, relative)
     name = path if path.isprintable() else repr(path)
     try:

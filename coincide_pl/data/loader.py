@@ -21,19 +21,19 @@ class BatchLoader:
     """Lightning looks for it wherever there is a `sampler`."""
 
     def __init__(self, dataset: EncodedBatches, sampler: BatchSampler, **kwargs: Any) -> None:
-        """Batches come ready from the dataset.
+        """Makes the `DataLoader`, to which batches come ready from the dataset.
 
         Args:
             dataset: maps a list of rows to a batch.
             sampler: gives lists of rows.
-            kwargs: of `torch.utils.data.DataLoader`.
+            kwargs: further arguments of `torch.utils.data.DataLoader`.
         """
         self.sampler = sampler
         self.batches = 0
         self._loader = DataLoader(dataset, batch_size=None, sampler=sampler, **kwargs)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -48,5 +48,5 @@ class BatchLoader:
         return {"batches": self.batches % max(1, len(self))}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next epoch begins after as many batches."""
+        """Lets the next epoch begin after the batches that a state says were given."""
         self.sampler.skip = state["batches"]

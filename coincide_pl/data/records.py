@@ -30,7 +30,7 @@ __all__ = ["IMAGE_MARK", "Notes", "Record", "Records", "Role", "Turn", "Unusable
 
 @dataclass
 class Notes:
-    """What a reader found out while it read; kept with the records.
+    """What a reader found out while it read, kept with the records.
 
     Attributes:
         starts: the files that records are in, each with the number of its first record.

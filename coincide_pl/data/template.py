@@ -10,12 +10,12 @@ from coincide_pl.data.record import IMAGE_MARK, Turn
 from coincide_pl.errors import ModelError
 
 KEPT = 4096
-"""Structures of conversations that are remembered."""
+"""How many structures of conversations are remembered."""
 
 Part = tuple[str, bool, str] | None
-"""Of a text: blanks before, whether there is anything, blanks after; None is an image."""
+"""A part of a turn: blanks before a text, whether there is a text, blanks after; None: an image."""
 Shape = tuple[tuple[str, tuple[Part, ...]], ...]
-"""Of a conversation: each turn's role and parts."""
+"""The structure of a conversation: each turn's role and parts."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Template:
     """
 
     def __init__(self, processor: Any, image_token: str | None = None) -> None:
-        """Looks at what the template writes for an image and does with blanks.
+        """Finds out what the template writes for an image, and whether it strips answers.
 
         Args:
-            processor: a processor of transformers.
+            processor: of transformers, with a tokenizer and a chat template.
             image_token: what the template writes for an image, where the processor can't tell.
 
         Raises:

@@ -27,7 +27,7 @@ CONVERSATIONS = {"messages": ("role", "content"), "conversations": ("from", "val
 """Columns that may hold the conversation, and its keys of sender and content."""
 IMAGES = ("images", "image")
 OWN = ("image", "path", "url", "image_url", "bytes")
-"""Where a part of a message may hold its own image."""
+"""Keys under which a part of a message may hold its own image."""
 
 
 class ChatDataset(Reader):
@@ -86,19 +86,19 @@ class ChatDataset(Reader):
         self._subset: str | None = None
 
     def files(self) -> list[Path]:
-        """The files of the split."""
+        """The data files of the split."""
         return self._files
 
     def options(self) -> dict[str, object]:
-        """The source field."""
+        """The name of the source field."""
         return {"source_field": self.source_field}
 
     def starts(self) -> list[tuple[str, int]]:
-        """The files that were begun, and the number of their first row."""
+        """The files that were begun so far, each with the number of its first row."""
         return self._starts
 
     def images_in(self, cache: Path) -> Path:
-        """A folder of the cache for embedded images, or the image folder."""
+        """The image folder; for embedded images, a folder of the cache."""
         if self._embeds:
             self._store = cache / "images"
         return self._store or self.image_root

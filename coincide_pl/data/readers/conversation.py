@@ -19,7 +19,7 @@ LLAVA_SENDERS: dict[Role, str] = {"user": "human", "assistant": "gpt", "system":
 Item = dict[str, object]
 """An object as it stands in a data file."""
 MALFORMED, UNTRAINABLE = "malformed", "with nothing to train on"
-"""Kinds of unusable records."""
+"""Kinds of unusable records, as they are counted."""
 FIRST = "conversations began with an answer, which was dropped"
 LAST = "conversations ended with a question, which was dropped"
 """What `trainable` does to conversations."""
@@ -105,7 +105,7 @@ def turns_of(
     what: str,
     text_of: Callable[[object, Role], object] | None = None,
 ) -> tuple[Turn, ...]:
-    """The turns of an item.
+    """The turns of a conversation as it stands in a data file.
 
     Args:
         conversation: a list of objects.

@@ -35,11 +35,11 @@ class EasyVQA(Reader):
         self.image_root = self.folder / "images"
 
     def files(self) -> list[Path]:
-        """The questions."""
+        """The file of the questions."""
         return [self.folder / "questions.json"]
 
     def options(self) -> dict[str, object]:
-        """The split."""
+        """The name of the split."""
         return {"split": self.split}
 
     def items(self) -> Iterator[object]:

@@ -12,7 +12,7 @@ from coincide_pl.errors import printable
 
 @dataclass
 class Findings:
-    """What a reading came upon.
+    """Counts and places of what a reading came upon.
 
     Attributes:
         count: how many records there are.
@@ -38,7 +38,7 @@ class Findings:
             yield printable(line.encode(errors="replace").decode()) + "\n"
 
     def messages(self, listed: Path) -> list[str]:
-        """What to say of them, a line each.
+        """A line for each change that was made, and one for all records that can't be used.
 
         Args:
             listed: the file that lists the records that can't be used.

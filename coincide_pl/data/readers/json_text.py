@@ -10,7 +10,7 @@ from pathlib import Path
 from coincide_pl.errors import DataError
 
 BUFFER = 1 << 20
-"""Characters that are read at a time."""
+"""How many characters are read at a time."""
 BLANK = re.compile(r"[ \t\r\n]*")
 TAIL = 16
 """Characters at the end of a block in which an item that goes on in the next may look wrong."""

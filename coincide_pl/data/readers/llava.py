@@ -58,11 +58,11 @@ class LlavaJson(Reader):
             raise DataError(f"{image_folder}: no such image folder")
 
     def files(self) -> list[Path]:
-        """The one data file."""
+        """The data file, as the only one."""
         return [self.path]
 
     def options(self) -> dict[str, object]:
-        """The source field."""
+        """The name of the source field."""
         return {"source_field": self.source_field}
 
     def items(self) -> Iterator[object]:

@@ -13,7 +13,7 @@ from coincide_pl.errors import DataError
 from coincide_pl.files import write_text
 
 ANSWERS = ("answers", "answer", "label", "multiple_choice_answer", "ground_truth")
-"""Where a question's right answer stands, the first of these that it has."""
+"""Keys of a question's right answer; the first that a question has counts."""
 
 
 class QuestionFile(Reader):
@@ -42,7 +42,8 @@ class QuestionFile(Reader):
             path: the questions, JSON lines or a JSON array.
             image_folder: folder that the `image` paths are relative to (default: the file's own).
             answers: file of the answers, where the questions have none.
-            suffix: put after each question, such as a line that asks for a single word.
+            suffix: text that is put after each question, such as a line that asks for a single
+                word.
             on_error: `stop` at a question or image that can't be used, or `skip` such
                 questions; they are counted, and listed in a file.
 
@@ -61,11 +62,11 @@ class QuestionFile(Reader):
             raise DataError(f"{image_folder}: no such image folder")
 
     def files(self) -> list[Path]:
-        """Questions, and answers."""
+        """The file of the questions, and that of the answers if there is one."""
         return [self.path] + ([self.answers] if self.answers else [])
 
     def options(self) -> dict[str, object]:
-        """The suffix."""
+        """The suffix of each question."""
         return {"suffix": self.suffix}
 
     def items(self) -> Iterator[object]:

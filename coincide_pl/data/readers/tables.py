@@ -72,7 +72,7 @@ def find_files(path: Path, split: str) -> list[Path]:
 
 
 def split_of(file: Path) -> str | None:
-    """The split that a file's name, or else its folder's, tells."""
+    """The split that the name of a file tells, or else that of its folder; None if neither does."""
     named = re.match(r"(.+)-\d{5}-of-\d{5}", file.stem)
     if named:
         return SPLITS.get(named[1], named[1])
@@ -178,7 +178,7 @@ def write_rows(files: Sequence[Path], numbers: Iterable[int], target: Path) -> N
 
 
 def _picked(files: Sequence[Path], wanted: set[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The wanted rows, a batch each, with their numbers."""
+    """Yields the wanted rows, each as a batch of one, with its number."""
     first = 0
     for batch in chain.from_iterable(map(batches, files)):
         for at in range(len(batch)):
@@ -194,7 +194,7 @@ def _write_parquet(parts: Iterator[pa.Table], schema: pa.Schema, path: Path, sou
 
 
 def _save_to_disk(parts: Iterator[pa.Table], schema: pa.Schema, path: Path, source: Path) -> None:
-    """Writes what `datasets.load_from_disk` looks for."""
+    """Writes a folder as `datasets.load_from_disk` reads it."""
     path.mkdir()
     name = "data-00000-of-00001.arrow"
     with pa.OSFile(str(path / name), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -220,7 +220,7 @@ def _save_to_disk(parts: Iterator[pa.Table], schema: pa.Schema, path: Path, sour
 
 
 def _open_arrow(source: pa.NativeFile) -> _Batches:
-    """The stream format, which `save_to_disk` writes, or the file format; gives batches."""
+    """Opens Arrow in the stream format, which `save_to_disk` writes, or in the file format."""
     if source.read(6) == b"ARROW1":
         file = pa.ipc.open_file(source)
         return _Batches(file.schema, (file.get_batch(i) for i in range(file.num_record_batches)))
