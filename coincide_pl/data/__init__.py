@@ -1,1 +1,1 @@
-"""Records, their readers, encoding to tokens and labels, batches, and the order in which they are read."""
+"""Records and their readers, encoding to tokens and labels, and batches."""
