@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoding
-from coincide_pl.data.records import IMAGE_MARK, Record
+from coincide_pl.data.record import IMAGE_MARK, Record
 
 
 class ClipEncoder:

@@ -8,7 +8,8 @@ import numpy as np
 
 from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.images import open_image
-from coincide_pl.data.records import Record, Records, Turn
+from coincide_pl.data.record import Record, Turn
+from coincide_pl.data.records import Records
 
 BYTES_PER_TOKEN, TOKENS_PER_IMAGE = 4, 576
 """Good enough where lengths only put like with like."""

@@ -21,11 +21,9 @@ from coincide_pl.data.columns import (
     total_lengths,
     without_garbage_collection,
 )
-from coincide_pl.data.record import IMAGE_MARK, ROLES, Record, Role, Turn, Unusable
+from coincide_pl.data.record import ROLES, Record, Turn
 from coincide_pl.errors import DataError
 from coincide_pl.files import PART, beside
-
-__all__ = ["IMAGE_MARK", "Notes", "Record", "Records", "Role", "Turn", "Unusable", "place"]
 
 
 @dataclass

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from coincide_pl.data.images import open_image
-from coincide_pl.data.records import IMAGE_MARK, Record, Records
+from coincide_pl.data.record import IMAGE_MARK, Record
+from coincide_pl.data.records import Records
 from coincide_pl.errors import CoincideError
 from coincide_pl.selection import Selection
 

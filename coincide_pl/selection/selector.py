@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from coincide_pl.data.records import Record
+from coincide_pl.data.record import Record
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selection import Selection

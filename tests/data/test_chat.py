@@ -14,7 +14,7 @@ from coincide_pl.data.images import open_image
 from coincide_pl.data.readers import ChatDataset
 from coincide_pl.data.readers.findings import Findings
 from coincide_pl.data.readers.tables import schema_of
-from coincide_pl.data.records import Turn
+from coincide_pl.data.record import Turn
 from coincide_pl.errors import DataError
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -13,7 +13,7 @@ from coincide_pl.data.collation import (
 )
 from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoder, Encoding
 from coincide_pl.data.readers import LlavaJson
-from coincide_pl.data.records import Record, Turn
+from coincide_pl.data.record import Record, Turn
 from coincide_pl.errors import DataError
 from coincide_pl.models.processors import load_processor
 

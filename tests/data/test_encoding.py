@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from coincide_pl.data.encoding import IGNORE, Encoder
-from coincide_pl.data.records import Record, Turn
+from coincide_pl.data.record import Record, Turn
 from coincide_pl.models.processors import load_processor
 
 IMAGE = Image.new("RGB", (40, 30), "red")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from coincide_pl.data.readers import EasyVQA, LlavaJson
 from coincide_pl.data.readers.findings import Findings
-from coincide_pl.data.records import Turn
+from coincide_pl.data.record import Turn
 from coincide_pl.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=6) | st.sampled_from(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from coincide_pl.data import columns
-from coincide_pl.data.records import Notes, Record, Records, Turn, place
+from coincide_pl.data.record import Record, Turn
+from coincide_pl.data.records import Notes, Records, place
 from coincide_pl.errors import DataError
 
 TALK = (Turn("user", "<image>\nwhat?"), Turn("assistant", "größer"))

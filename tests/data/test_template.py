@@ -2,7 +2,7 @@
 
 import pytest
 
-from coincide_pl.data.records import Turn
+from coincide_pl.data.record import Turn
 from coincide_pl.data.template import Spoken, Template
 from coincide_pl.errors import ModelError
 from coincide_pl.models.processors import load_processor

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from coincide_pl.data.readers import LlavaJson
-from coincide_pl.data.records import Record
+from coincide_pl.data.record import Record
 from coincide_pl.models.tiny import tiny_tokenizer
 from coincide_pl.selection import Pool
 

@@ -13,7 +13,8 @@ from transformers import AutoModelForImageTextToText
 
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import IGNORE, Encoder
-from coincide_pl.data.records import Record, Records, Turn
+from coincide_pl.data.record import Record, Turn
+from coincide_pl.data.records import Records
 from coincide_pl.errors import ModelError
 from coincide_pl.models import LoRA, ReferenceModule, TargetModule
 from coincide_pl.models.export import export_model

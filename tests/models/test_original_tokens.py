@@ -11,7 +11,7 @@ from transformers import LlavaProcessor
 
 from coincide_pl.data.encoding import IGNORE, Encoder
 from coincide_pl.data.images import open_image
-from coincide_pl.data.records import Record, Turn
+from coincide_pl.data.record import Record, Turn
 from coincide_pl.models.conversion.llama_tokenizer import llama_tokenizer
 from coincide_pl.models.conversion.llava_checkpoints import chat_template
 from coincide_pl.models.processors import load_processor

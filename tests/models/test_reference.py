@@ -9,7 +9,8 @@ from PIL import Image
 
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import IGNORE, Encoder
-from coincide_pl.data.records import Record, Records, Turn
+from coincide_pl.data.record import Record, Turn
+from coincide_pl.data.records import Records
 from coincide_pl.errors import ModelError
 from coincide_pl.models.loading import load_model
 from coincide_pl.models.processors import load_processor

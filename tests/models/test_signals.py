@@ -15,7 +15,8 @@ from transformers import (
 from coincide_pl.data.clip import ClipEncoder, conversation_text
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import IGNORE, Encoder
-from coincide_pl.data.records import Record, Records, Turn
+from coincide_pl.data.record import Record, Turn
+from coincide_pl.data.records import Records
 from coincide_pl.errors import ModelError
 from coincide_pl.models import CLIPModule, ReferenceModule, reference
 from coincide_pl.models.clip import NO_IMAGE
