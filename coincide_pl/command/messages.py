@@ -54,7 +54,8 @@ def one_line(message: str, parser: ArgumentParser) -> str:
         return f"{option}: no such option{_nearest(option, _options(parser))}"
     if value := _found(r"Expected a dot import path string: (.*)", cause):
         return f"{key or 'class_path'}: no class is called {value!r}{_nearest(value, _classes())}"
-    if path := _found(r"Expected an instantiatable class, but (\S+) is abstract", cause):
+    if match := re.search(r"Expected an instantiatable class, but (\S+ )?is abstract", cause):
+        path = (match[1] or _found(r"Given value: (.*)", message) or "the class").strip()
         return f"{key}: {path} lacks {_lacking(path)}"
     if match := re.search(r"Expected a typing.Literal\[(.*)\]\. Got value: (.*)", cause):
         allowed = re.findall(r"'([^']*)'", match[1])

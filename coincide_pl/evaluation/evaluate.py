@@ -13,7 +13,7 @@ from torch import distributed
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.served import ServedData, served
-from coincide_pl.errors import CoincideError
+from coincide_pl.errors import CoincideError, ConfigError
 from coincide_pl.evaluation.metrics import AnswerMetric, ExactMatch
 from coincide_pl.evaluation.results import ANSWERS, RESULTS, Results
 from coincide_pl.files import append, run_directory, write_text
@@ -61,7 +61,13 @@ class Evaluate(lightning.Callback):
             metric: metric that scores the answers (default: `ExactMatch`).
             full: directory of the tested run on all data; then `relative`, the mean over the tasks
                 of score / its score, is logged and written as well, for a sweep to maximize.
+
+        Raises:
+            ConfigError: the metric's constructor leaves out that of its base class.
         """
+        if metric is not None and not hasattr(metric, "tasks"):
+            name = f"{type(metric).__module__}.{type(metric).__qualname__}"
+            raise ConfigError(f"{name}: its __init__ must call super().__init__()")
         self.metric = metric or ExactMatch()
         self.full = full
 

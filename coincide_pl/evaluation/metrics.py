@@ -125,8 +125,8 @@ class VQAAccuracy(AnswerMetric):
         """In [0, 1]."""
         truths = [line.strip() for line in truth.splitlines() if line.strip()]
         answer = answer.replace("\n", " ").replace("\t", " ").strip()
-        truths = [normalised(line) for line in truths]
-        matches = [line == normalised(answer) for line in truths]
+        truths = [normalized(line) for line in truths]
+        matches = [line == normalized(answer) for line in truths]
         if len(truths) == 1:
             return float(matches[0])
         total = sum(matches)
@@ -255,7 +255,7 @@ ARTICLES = {"a", "an", "the"}
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
 
-def normalised(answer: str) -> str:
+def normalized(answer: str) -> str:
     """An answer without case, punctuation and articles, numbers as digits, as VQA compares it.
 
     A mark between letters or digits becomes a blank unless it stands at a word's edge, a comma in a

@@ -12,7 +12,7 @@ FOLDER = "lmms_eval"
 """Folder in a run's directory that lmms-eval's `--output_path` should name."""
 SCALES = {
     "mme_perception_score": 2000.0,
-    "mme_percetion_score": 2000.0,  # so spelt for a while
+    "mme_percetion_score": 2000.0,  # so spelled for a while
     "mme_cognition_score": 800.0,
     "gpt_eval_score": 100.0,
     "llava_bench": 100.0,

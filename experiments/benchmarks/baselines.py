@@ -64,12 +64,12 @@ def generate(folder: Path, num_samples: int) -> None:
         if path.exists():
             continue
         latent = random.normal(size=(64, width)).astype(np.float32)
-        centres = random.normal(size=(GROUPS, 64)).astype(np.float32)
+        centers = random.normal(size=(GROUPS, 64)).astype(np.float32)
         aside = folder / f".{name}.npy"
         array = np.lib.format.open_memmap(aside, "w+", np.float16, (num_samples, width))
         for start in range(0, num_samples, BLOCK):
             part = slice(start, start + BLOCK)
-            near = centres[group[part]]
+            near = centers[group[part]]
             near = near + 0.5 * random.normal(size=near.shape).astype(np.float32)
             rows = near @ latent  # embeddings of few degrees of freedom, as real ones are
             array[part] = rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -370,7 +370,7 @@ def labels_of(file: Path, features: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def adjusted_rand(a: np.ndarray, b: np.ndarray) -> float:
-    """Adjusted Rand index (Hubert and Arabie, 1985) of two labellings."""
+    """Adjusted Rand index (Hubert and Arabie, 1985) of two labelings."""
     pairs = np.unique(a * (int(b.max()) + 1) + b, return_counts=True)[1]
     together, first, second = (
         float((c * (c - 1.0) / 2).sum()) for c in (pairs, np.bincount(a), np.bincount(b))

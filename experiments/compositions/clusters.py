@@ -2,7 +2,7 @@
 
 Each line changes one thing: layers, halves, tanh, number of clusters, reference model, or the kind
 of features. Purity is the share of samples that are of their cluster's most frequent composition;
-NMI is the mutual information, normalised by the mean of the entropies.
+NMI is the mutual information, normalized by the mean of the entropies.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from scenes import COLOURS, CONCEPTS, COUNTS, Scene, Thing, another, changed, things
+from scenes import COLORS, CONCEPTS, COUNTS, Scene, Thing, another, changed, things
 
 Sample = tuple[Scene, list[tuple[str, str]]]
 """A scene, and questions with their answers."""
@@ -36,9 +36,9 @@ def ask_name(rng: random.Random, scene: Scene, thing: Thing) -> tuple[str, str]:
     noun = CONCEPTS[thing.concept].noun
     question = one_of(
         rng,
-        f"what {noun} is {thing.colour}?",
-        f"name the {thing.colour} {noun}.",
-        f"the {thing.colour} {noun} is which?",
+        f"what {noun} is {thing.color}?",
+        f"name the {thing.color} {noun}.",
+        f"the {thing.color} {noun} is which?",
     )
     return question, thing.name
 
@@ -99,13 +99,13 @@ def compare(rng: random.Random, concept: str) -> Sample:
     larger = rng.random() < 0.5
     word = "larger" if larger else "smaller"
     noun = CONCEPTS[concept].noun
-    a, b = (thing.colour for thing in rng.sample(scene, 2))
+    a, b = (thing.color for thing in rng.sample(scene, 2))
     question = one_of(
         rng,
         f"which {noun} is {word}, {a} or {b}?",
         f"compare the {a} and the {b} {noun}: which is {word}?",
     )
-    return scene, [(question, next(t.colour for t in scene if t.large == larger))]
+    return scene, [(question, next(t.color for t in scene if t.large == larger))]
 
 
 def relation(rng: random.Random, concept: str) -> Sample:
@@ -134,17 +134,17 @@ def read(rng: random.Random, concept: str) -> Sample:
 
 
 def odd(rng: random.Random, concept: str) -> Sample:
-    """Four things, of which one has another name, or another colour."""
+    """Four things, of which one has another name, or another color."""
     cells, which = rng.sample(range(9), 4), rng.randrange(4)
-    kind, colour = rng.choice(CONCEPTS[concept].names), rng.choice(list(COLOURS))
-    names, colours, noun = [kind] * 4, [colour] * 4, CONCEPTS[concept].noun
+    kind, color = rng.choice(CONCEPTS[concept].names), rng.choice(list(COLORS))
+    names, colors, noun = [kind] * 4, [color] * 4, CONCEPTS[concept].noun
     if rng.random() < 0.5:
         names[which] = answer = another(rng, CONCEPTS[concept].names, kind)
         what = noun
     else:
-        colours[which] = answer = another(rng, list(COLOURS), colour)
+        colors[which] = answer = another(rng, list(COLORS), color)
         what = "color"
-    scene = things(rng, concept, cells, names, colours)
+    scene = things(rng, concept, cells, names, colors)
     question = one_of(
         rng,
         f"one {noun} is not as the others: what {what}?",

@@ -17,7 +17,7 @@ CELL = SIDE // 3
 SMALL, LARGE = 5, 7
 """Half the width of a thing, in pixels."""
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
-COLOURS = {
+COLORS = {
     "red": (220, 20, 20),
     "green": (20, 160, 40),
     "blue": (30, 60, 230),
@@ -62,21 +62,21 @@ class Thing:
     Attributes:
         concept: key of `CONCEPTS`.
         name: one of the concept's.
-        colour: key of `COLOURS`.
+        color: key of `COLORS`.
         cell: 0 to 8, row by row.
         large: or small.
     """
 
     concept: str
     name: str
-    colour: str
+    color: str
     cell: int
     large: bool
 
     @property
     def phrase(self) -> str:
         """Such as `red circle`."""
-        return f"{self.colour} {self.name}{CONCEPTS[self.concept].suffix}"
+        return f"{self.color} {self.name}{CONCEPTS[self.concept].suffix}"
 
     @property
     def place(self) -> str:
@@ -93,15 +93,15 @@ def things(
     concept: str,
     cells: Sequence[int],
     names: Sequence[str] | None = None,
-    colours: Sequence[str] | None = None,
+    colors: Sequence[str] | None = None,
     large: Sequence[bool] | None = None,
 ) -> Scene:
-    """A thing in each cell; what is not given is drawn, colours all different."""
+    """A thing in each cell; what is not given is drawn, colors all different."""
     n = len(cells)
     names = names or rng.choices(CONCEPTS[concept].names, k=n)
-    colours = colours or rng.sample(list(COLOURS), n)
+    colors = colors or rng.sample(list(COLORS), n)
     large = large or [rng.random() < 0.6 for _ in cells]
-    return tuple(Thing(concept, *one) for one in zip(names, colours, cells, large, strict=True))
+    return tuple(Thing(concept, *one) for one in zip(names, colors, cells, large, strict=True))
 
 
 def draw(scene: Scene, seed: int) -> Image.Image:
@@ -116,11 +116,11 @@ def draw(scene: Scene, seed: int) -> Image.Image:
             (place * CELL + CELL // 2) * SCALE + rng.randint(-SCALE, SCALE)
             for place in (thing.cell % 3, thing.cell // 3)
         )
-        DRAWN[thing.concept](pen, thing.name, COLOURS[thing.colour], x, y, radius)
+        DRAWN[thing.concept](pen, thing.name, COLORS[thing.color], x, y, radius)
     return image.resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 WHITE = (255, 255, 255)
 
 
@@ -134,22 +134,22 @@ def polygon(x: int, y: int, radius: float, corners: int, inner: float = 1.0) -> 
     return points
 
 
-def shape(pen: ImageDraw.ImageDraw, name: str, colour: Colour, x: int, y: int, r: int) -> None:
+def shape(pen: ImageDraw.ImageDraw, name: str, color: Color, x: int, y: int, r: int) -> None:
     box = (x - r, y - r, x + r, y + r)
     if name == "circle":
-        pen.ellipse(box, fill=colour)
+        pen.ellipse(box, fill=color)
     elif name == "ring":
-        pen.ellipse(box, outline=colour, width=r // 3)
+        pen.ellipse(box, outline=color, width=r // 3)
     elif name == "square":
-        pen.rectangle([v + s * r // 8 for v, s in zip(box, (1, 1, -1, -1), strict=True)], colour)
+        pen.rectangle([v + s * r // 8 for v, s in zip(box, (1, 1, -1, -1), strict=True)], color)
     elif name == "triangle":
-        pen.polygon([x, y - r, x + r, y + r * 0.8, x - r, y + r * 0.8], colour)
+        pen.polygon([x, y - r, x + r, y + r * 0.8, x - r, y + r * 0.8], color)
     elif name == "star":
-        pen.polygon(polygon(x, y, r * 1.1, 10, 0.45), colour)
+        pen.polygon(polygon(x, y, r * 1.1, 10, 0.45), color)
     else:
         arm = r // 3
-        pen.rectangle((x - r, y - arm, x + r, y + arm), colour)
-        pen.rectangle((x - arm, y - r, x + arm, y + r), colour)
+        pen.rectangle((x - r, y - arm, x + r, y + arm), color)
+        pen.rectangle((x - arm, y - r, x + arm, y + r), color)
 
 
 @cache
@@ -158,35 +158,35 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(findfont(FontProperties(family="DejaVu Sans", weight="bold")), size)
 
 
-def glyph(pen: ImageDraw.ImageDraw, name: str, colour: Colour, x: int, y: int, r: int) -> None:
-    pen.text((x, y), name, fill=colour, font=font(int(2.6 * r)), anchor="mm")
+def glyph(pen: ImageDraw.ImageDraw, name: str, color: Color, x: int, y: int, r: int) -> None:
+    pen.text((x, y), name, fill=color, font=font(int(2.6 * r)), anchor="mm")
 
 
-def arrow(pen: ImageDraw.ImageDraw, name: str, colour: Colour, x: int, y: int, r: int) -> None:
+def arrow(pen: ImageDraw.ImageDraw, name: str, color: Color, x: int, y: int, r: int) -> None:
     h, v = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}[name]
-    pen.line((x - h * r, y - v * r, x + h * r // 4, y + v * r // 4), colour, width=r // 2)
+    pen.line((x - h * r, y - v * r, x + h * r // 4, y + v * r // 4), color, width=r // 2)
     side = int(0.85 * r)
     pen.polygon(
-        [x + h * r, y + v * r, x + v * side, y + h * side, x - v * side, y - h * side], colour
+        [x + h * r, y + v * r, x + v * side, y + h * side, x - v * side, y - h * side], color
     )
 
 
-def tile(pen: ImageDraw.ImageDraw, name: str, colour: Colour, x: int, y: int, r: int) -> None:
+def tile(pen: ImageDraw.ImageDraw, name: str, color: Color, x: int, y: int, r: int) -> None:
     left, top = x - r, y - r
     box = (left, top, x + r, y + r)
-    pen.rectangle(box, colour if name == "plain" else WHITE, outline=colour, width=SCALE)
+    pen.rectangle(box, color if name == "plain" else WHITE, outline=color, width=SCALE)
     step = 2 * r / 5
     for i in range(5):
         for j in range(5):
             a, b = left + i * step, top + j * step
             if (name == "striped" and j % 2 == 0) or (name == "checked" and (i + j) % 2 == 0):
-                pen.rectangle((a, b, a + step, b + step), colour)
+                pen.rectangle((a, b, a + step, b + step), color)
             elif name == "dotted" and i % 2 and j % 2:
-                pen.ellipse((a - 1, b - 1, a + step + 1, b + step + 1), colour)
+                pen.ellipse((a - 1, b - 1, a + step + 1, b + step + 1), color)
 
 
-def face(pen: ImageDraw.ImageDraw, name: str, colour: Colour, x: int, y: int, r: int) -> None:
-    pen.ellipse((x - r, y - r, x + r, y + r), colour)
+def face(pen: ImageDraw.ImageDraw, name: str, color: Color, x: int, y: int, r: int) -> None:
+    pen.ellipse((x - r, y - r, x + r, y + r), color)
     dot, width = r // 5, max(SCALE, r // 4)
     for side in (-1, 1):
         a, b = x + side * r * 0.4, y - r * 0.3
@@ -218,7 +218,7 @@ def another(rng: random.Random, options: Sequence[str], *but: str) -> str:
 
 
 def changed(rng: random.Random, thing: Thing) -> Thing:
-    """The same thing in another colour, or under another name."""
+    """The same thing in another color, or under another name."""
     if rng.random() < 0.5:
-        return replace(thing, colour=another(rng, list(COLOURS), thing.colour))
+        return replace(thing, color=another(rng, list(COLORS), thing.color))
     return replace(thing, name=another(rng, CONCEPTS[thing.concept].names, thing.name))

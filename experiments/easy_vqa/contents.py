@@ -11,7 +11,7 @@ from coincide_pl.selection import Selection
 
 FAMILIES = ("colour yes/no", "shape yes/no", "which colour", "which shape")
 HEADER = ["selection", *(f"{name} (%)" for name in FAMILIES)]
-HEADER += ["yes of colour (%)", "yes of shape (%)", "of each colour", "of each shape"]
+HEADER += ["yes of color (%)", "yes of shape (%)", "of each color", "of each shape"]
 
 
 def contents(runs: list[str]) -> None:
@@ -21,7 +21,7 @@ def contents(runs: list[str]) -> None:
         runs: directories with a selection of the training questions.
     """
     asked = [(record.source, record.turns[-1].text) for record in EasyVQA("train")]
-    colours, shapes = (
+    colors, shapes = (
         sorted({text for family, text in asked if family == name}) for name in FAMILIES[2:]
     )
     lines = []
@@ -31,7 +31,7 @@ def contents(runs: list[str]) -> None:
         sizes = Counter(asked[row][0] for row in rows)
         line = [Path(name).name, *(f"{100 * sizes[f] / len(rows):.1f}" for f in FAMILIES)]
         line += [f"{100 * answers[f, 'yes'] / max(1, sizes[f]):.0f}" for f in FAMILIES[:2]]
-        for family, names in zip(FAMILIES[2:], (colours, shapes), strict=True):
+        for family, names in zip(FAMILIES[2:], (colors, shapes), strict=True):
             line.append(" ".join(str(answers[family, one]) for one in names))
         lines.append(line)
     print(Table("Contents", HEADER, lines).markdown(), end="")

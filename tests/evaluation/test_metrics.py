@@ -11,7 +11,7 @@ from coincide_pl.evaluation import (
     VQAAccuracy,
     YesNo,
 )
-from coincide_pl.evaluation.metrics import chosen_letter, normalised, said_yes
+from coincide_pl.evaluation.metrics import chosen_letter, normalized, said_yes
 
 
 def test_exact_match_by_task():
@@ -49,7 +49,7 @@ def test_vqa_accuracy_of_ten_annotators(matches, expected):
     ],
 )
 def test_answers_as_vqa_compares_them(answer, expected):
-    assert normalised(answer) == expected
+    assert normalized(answer) == expected
 
 
 def test_one_right_answer():

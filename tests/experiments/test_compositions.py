@@ -80,17 +80,17 @@ def test_answers_are_right(script):
         elif skill == "locate":
             assert [thing.place for thing in named] == [answer]
         elif skill == "name":
-            (named,) = [thing for thing in scene if thing.colour in question]
+            (named,) = [thing for thing in scene if thing.color in question]
             assert answer == named.name
         elif skill == "compare":
             (named,) = [t for t in scene if t.large == ("larger" in question)]
-            assert answer == named.colour
+            assert answer == named.color
         elif skill == "caption":
             assert answer.startswith("a " + phrases[0])
             assert answer.endswith("a " + phrases[1])
             assert scene[0].cell < scene[1].cell
         elif skill == "odd one out":
-            values = Counter([t.name for t in scene] + [t.colour for t in scene])
+            values = Counter([t.name for t in scene] + [t.color for t in scene])
             assert [v for v, n in values.items() if n == 1] == [answer]
 
 

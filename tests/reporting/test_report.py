@@ -93,8 +93,8 @@ def test_the_map_comes_from_the_centroids_that_were_kept(run, tmp_path):
     text, _ = content(run / "report.html")
     assert text.count("<circle data-cluster=") == 4
     points = page.project(centroids)
-    centred = centroids - centroids.mean(0)
-    exact = np.linalg.svd(centred, full_matrices=False)
+    centered = centroids - centroids.mean(0)
+    exact = np.linalg.svd(centered, full_matrices=False)
     np.testing.assert_allclose(np.abs(points), np.abs(exact.U[:, :2] * exact.S[:2]), atol=1e-4)
 
 
