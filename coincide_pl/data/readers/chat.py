@@ -55,15 +55,17 @@ class ChatDataset(Reader):
         """Remembers where the data lie; no row is read yet.
 
         Args:
-            path: a Parquet, Arrow, JSONL or JSON file; or a folder, cloned from the Hub, or written
-                by `save_to_disk`.
-            split: of a folder, as its files' or folders' names tell it; else all files are read.
-            image_folder: folder that image paths are relative to (default: the data's own).
+            path: the data, a Parquet, Arrow, JSONL or JSON file; or a folder, cloned from the Hub,
+                or written by `save_to_disk`.
+            split: name of the split to read, where the files' or folders' names tell splits; else
+                all files are read.
+            image_folder: folder that image paths are relative to (default: the folder of the
+                data).
             source_field: column that names the task or source; by default `task_name` or `source`
                 where there is one; or else the folder of the data file, where there are several;
                 the first folder of the image path; or `text`.
-            on_error: `stop` at a record or image that can't be used, or `skip` such records;
-                they are counted, and listed in a file. All images are opened for that, once.
+            on_error: what to do at a record or image that can't be used: `stop`, or `skip` such
+                records, count them, and list them in a file. All images are opened for that, once.
 
         Raises:
             DataError: there are no such files, or no such folder.

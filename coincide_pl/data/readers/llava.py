@@ -37,13 +37,14 @@ class LlavaJson(Reader):
         """Remembers where the data lie; nothing is read yet.
 
         Args:
-            path: a JSON array, or JSON lines.
-            image_folder: folder that the `image` paths are relative to (default: the file's own).
+            path: the data file, a JSON array or JSON lines.
+            image_folder: folder that the `image` paths are relative to (default: the
+                folder of the data file).
             source_field: key of a record that names its task or source; by default `task_name`, as
                 Vision-Flan has it, or else the first folder of its image path, which tells the
                 source in LLaVA-1.5's mix, or `text` without one.
-            on_error: `stop` at a record or image that can't be used, or `skip` such records;
-                they are counted, and listed in a file. All images are opened for that, once.
+            on_error: what to do at a record or image that can't be used: `stop`, or `skip` such
+                records, count them, and list them in a file. All images are opened for that, once.
 
         Raises:
             DataError: there is no such file or folder.

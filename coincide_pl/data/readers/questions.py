@@ -39,13 +39,14 @@ class QuestionFile(Reader):
         """Remembers where the data lie; nothing is read yet.
 
         Args:
-            path: the questions, JSON lines or a JSON array.
-            image_folder: folder that the `image` paths are relative to (default: the file's own).
-            answers: file of the answers, where the questions have none.
+            path: file of the questions, JSON lines or a JSON array.
+            image_folder: folder that the `image` paths are relative to (default: the
+                folder of the questions).
+            answers: file of the answers, where they do not stand beside the questions.
             suffix: text that is put after each question, such as a line that asks for a single
                 word.
-            on_error: `stop` at a question or image that can't be used, or `skip` such
-                questions; they are counted, and listed in a file.
+            on_error: what to do at a question or image that can't be used: `stop`, or `skip` such
+                questions, count them, and list them in a file. All images are opened for that, once.
 
         Raises:
             DataError: there is no such file or folder.
