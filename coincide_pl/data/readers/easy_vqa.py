@@ -22,7 +22,8 @@ class EasyVQA(Reader):
         """Finds the installed package's data.
 
         Args:
-            split: name of the split, `train` (4,000 images, 38,575 questions) or `test` (1,000 and 9,673).
+            split: name of the split, `train` (4,000 images, 38,575 questions) or `test`
+                (1,000 and 9,673).
 
         Raises:
             DataError: the package is not installed.

@@ -46,7 +46,8 @@ class QuestionFile(Reader):
             suffix: text that is put after each question, such as a line that asks for a single
                 word.
             on_error: what to do at a question or image that can't be used: `stop`, or `skip` such
-                questions, count them, and list them in a file. All images are opened for that, once.
+                questions, count them, and list them in a file. All images are opened for that,
+                once.
 
         Raises:
             DataError: there is no such file or folder.
