@@ -12,7 +12,7 @@ from rich.progress import track
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from coincide_pl.command.main import quiet
+from coincide_pl.command.quiet import quiet
 from coincide_pl.data.batches import Size, plan_shuffled
 from coincide_pl.data.clip import ClipEncoder
 from coincide_pl.data.collation import Batch, EncodedBatches

@@ -8,6 +8,7 @@ import yaml
 
 from coincide_pl.command.cli import Command
 from coincide_pl.command.configs import blocks, configs_first, found, shipped
+from coincide_pl.command.verbs import BY_NAME
 
 ROOT = Path(__file__).parents[1]
 ONE_OF_EACH = ("data/llava", "models/target", "selectors/coincide", "trainers/ddp", "loggers/wandb")
@@ -24,7 +25,7 @@ def parser():
 
     kept = []
     with pytest.raises(InterruptedError):
-        ParsesNothing(["fit"])
+        ParsesNothing(BY_NAME["fit"], [])
     return kept[0]
 
 
@@ -34,7 +35,7 @@ def parsed(parser, capsys):
 
     def parse(*words):
         with pytest.raises(SystemExit) as end:
-            parser.parse_args(["fit", *words, "--print_config"])
+            parser.parse_args([*configs_first(words), "--print_config"])
         out, said = capsys.readouterr()
         assert (end.value.code, said) == (0, "")
         return yaml.safe_load(out)

@@ -39,6 +39,8 @@ def against(path: Path, source: str, order: list[str]) -> list[str]:
     found = []
     for module in imports(source):
         other = module.split(".")[1:]
+        if not other:
+            continue  # the package itself, for its version or its folder
         upward = order.index(other[0]) > order.index(own[0])
         inside = own[0] == other[0] == "selection" and own[1] in FLOORS and len(other) > 1
         floors = inside and other[1] in FLOORS and other[1] != own[1]

@@ -1,14 +1,9 @@
-"""The verbs of the command `lightning`, also called `coincide`.
-
-`fit`, `validate`, `test`, `predict` and `select` are LightningCLI's, on this package's trainer;
-`check`, `convert`, `export`, `create-tiny-llava`, `create-tiny-clip`, `compare`, `report`,
-`overlap` and `subset` are plain functions with the same kind of options and configs.
-"""
+"""The stages of the command: LightningCLI on this package's trainer, one verb at a time."""
 
 from __future__ import annotations
 
-import re
-import sys
+import os
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,11 +17,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import coincide_pl.data.readers
 import coincide_pl.selection  # noqa: F401  (readers and selectors can be named by their class)
 from coincide_pl.callbacks import WarnTruncated
-from coincide_pl.command.configs import configs_first
-from coincide_pl.command.launcher import GO_ON, Launcher
-from coincide_pl.command.messages import one_line
+from coincide_pl.command.launcher import GO_ON, Launcher, end_with_parent
+from coincide_pl.command.parser import Parser
+from coincide_pl.command.quiet import quiet_transformers
 from coincide_pl.command.trainer import Trainer
-from coincide_pl.errors import CoincideError, ConfigError, ProcessError, printable
+from coincide_pl.command.verbs import Verb
+from coincide_pl.errors import CoincideError, ConfigError, ProcessError
 from coincide_pl.evaluation import Evaluate
 from coincide_pl.files import Lock, write_text
 from coincide_pl.interruption import Interrupted, interruption
@@ -44,27 +40,21 @@ from coincide_pl.reporting.tracking.callback import (
 from coincide_pl.signals import WriteDifficulty, WriteSignals
 
 
-class Parser(LightningArgumentParser):
-    """Says what is wrong in one line, with the nearest right option or value."""
+def run_stage(verb: Verb, words: Sequence[str]) -> None:
+    """Parses a stage's words, builds what they name, and runs it.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["description"] = kwargs.get("description") or __doc__
-        super().__init__(*args, **kwargs)
+    Args:
+        verb: one of Lightning's, or `select`.
+        words: of the command line, after the verb.
+    """
+    quiet_transformers()
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()
+    Command(verb, words).run()
 
-    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
-        """Parses; `null` given to a class inside a class comes here, from jsonargparse, as None."""
-        if getattr(self, "_inner_parser", False) and args:
-            args = [re.sub("=None$", "=null", arg) for arg in args]
-        else:
-            args = configs_first(sys.argv[1:] if args is None else args)
-        return super().parse_args(args, *others, **options)
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Prints the line and exits with status 2."""
-        if isinstance(ex, CoincideError):
-            raise ex
-        sys.stderr.write(f"error: {printable(one_line(message, self))}\n")
-        sys.exit(2)
+class StageParser(Parser, LightningArgumentParser):
+    """LightningCLI's parser, with this package's messages."""
 
 
 class SaveConfig(SaveConfigCallback):
@@ -86,10 +76,16 @@ class SaveConfig(SaveConfigCallback):
 
 
 class Command(LightningCLI):
-    """LightningCLI with `select`, and with the callbacks that each stage can't do without."""
+    """LightningCLI for one verb, with the callbacks that a stage can't do without."""
 
-    def __init__(self, args: list[str] | None) -> None:
-        """Parses, builds and runs."""
+    def __init__(self, verb: Verb, words: Sequence[str]) -> None:
+        """Parses, and builds model, data and trainer.
+
+        Args:
+            verb: the stage.
+            words: of the command line, after the verb.
+        """
+        self.verb = verb.name
         super().__init__(
             trainer_class=Trainer,
             trainer_defaults={
@@ -98,39 +94,42 @@ class Command(LightningCLI):
                 "logger": False,
             },
             save_config_callback=SaveConfig,
-            parser_class=Parser,
+            parser_class=StageParser,
+            parser_kwargs={"prog": f"coincide {verb.name}", "description": verb.about},
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             seed_everything_default=0,
-            args=args,
+            run=False,  # its subcommands would build the parsers of all verbs each time
+            args=list(words),
         )
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's four, and `select`."""
-        return {**LightningCLI.subcommands(), "select": {"model", "datamodule"}}
-
-    def _prepare_subcommand_parser(
-        self, klass: type, subcommand: str, **kwargs: Any
-    ) -> LightningArgumentParser:
-        self._needs_model = subcommand != "select"
-        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds trainer, model and data; `select` accepts a model, so that configs can be shared."""
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{k}": v for k, v in self.trainer_defaults.items()})
         parser.add_lightning_class_args(
-            lightning.LightningModule, "model", subclass_mode=True, required=self._needs_model
+            lightning.LightningModule,
+            "model",
+            subclass_mode=True,
+            required=self.verb != "select",
         )
         parser.add_lightning_class_args(lightning.LightningDataModule, "data", subclass_mode=True)
         parser.set_defaults({"data": {"class_path": "coincide_pl.datamodule.InstructionData"}})
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what the trainer's method for the stage takes, beside model and data."""
+        built = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
+        self.method_options = parser.add_method_arguments(Trainer, self.verb, skip=built)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the words; Lightning would warn that they do not come from the process's own."""
+        self.config = parser.parse_args(args)
+
     def before_instantiate_classes(self) -> None:
         """Lets a W&B logger without a place or name of its own use the run's."""
-        config = self.config[self.subcommand]
+        config = self.config
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if getattr(logger, "class_path", "").endswith(WandbLogger.__name__):
@@ -138,10 +137,10 @@ class Command(LightningCLI):
                 if logger.init_args.save_dir in (None, "."):
                     logger.init_args.save_dir = str(root)
                     root.mkdir(parents=True, exist_ok=True)
-                logger.init_args.name = logger.init_args.name or f"{root.name} {self.subcommand}"
+                logger.init_args.name = logger.init_args.name or f"{root.name} {self.verb}"
                 logger.init_args.group = logger.init_args.get("group") or root.parent.name
                 go_offline_if_needed()
-        if self.subcommand == "select":
+        if self.verb == "select":
             config.model = None
 
     def instantiate_classes(self) -> None:
@@ -155,11 +154,11 @@ class Command(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Gives the trainer the callbacks of its stage."""
-        config = self._get(self.config_init, "trainer")
+        config = self.config_init["trainer"]
         mine: list[Any] = []
         if config.get("enable_progress_bar") is not False:
             mine.append(RichProgressBar())
-        stage = self.subcommand
+        stage = self.verb
         if stage == "fit":
             mine += [*self._checkpoints(config), ExportModel(), NoteInputs(), LogToWandb()]
             if isinstance(self.model, SelfFilterModule):
@@ -199,7 +198,8 @@ class Command(LightningCLI):
             raise ConfigError("data.signals: predict writes one directory, not a list of them")
         return [WriteSignals(directory)]
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run(self) -> None:
+        """Runs the stage, alone in its directories, and notes how long it took."""
         trainer: Any = self.trainer
         first = trainer.is_global_zero and not trainer.fast_dev_run
         root = trainer.default_root_dir
@@ -208,21 +208,22 @@ class Command(LightningCLI):
             held.callback(lambda: finish(trainer.loggers, status))
             for directory in self._outputs(root) if first else ():
                 held.enter_context(Lock(directory))
-            if subcommand == "fit" and not self.config[subcommand].get("ckpt_path"):
+            if self.verb == "fit" and not self.config.get("ckpt_path"):
                 interruption.advice = "the same command with --ckpt_path=last goes on from here"
-            with timed(root, subcommand) if first else nullcontext():
-                self._run_stage(subcommand, first)
-            if subcommand == "fit":
+            with timed(root, self.verb) if first else nullcontext():
+                self._run_method(first)
+            if self.verb == "fit":
                 log_costs(trainer)
             status = 0
 
-    def _run_stage(self, subcommand: str, first: bool) -> None:
+    def _run_method(self, first: bool) -> None:
         trainer: Any = self.trainer
+        options = {name: self.config_init[name] for name in self.method_options}
         try:
-            if first and subcommand == "select":  # no callback of Lightning's sees this verb
-                text = self._parser(subcommand).dump(self.config[subcommand], skip_none=False)
+            if first and self.verb == "select":  # no callback of Lightning's sees this verb
+                text = self.parser.dump(self.config, skip_none=False)
                 write_text(Path(trainer.default_root_dir) / "select.yaml", text)
-            super()._run_subcommand(subcommand)
+            getattr(trainer, self.verb)(self.model, datamodule=self.datamodule, **options)
         except CoincideError:
             raise
         except Exception as error:
@@ -236,7 +237,7 @@ class Command(LightningCLI):
                 trainer.strategy.launcher.end()
 
     def _explain(self, error: Exception) -> None:
-        """Tells whether another process is behind an error.
+        """Raises what is behind an error, where another process is.
 
         Raises:
             Interrupted: the processes are about to end, and this is how one of them hears of it.

@@ -12,21 +12,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+import torch
 
+from coincide_pl.command.lightning_internals import ScriptLauncher
+from coincide_pl.command.main import PATIENCE
 from coincide_pl.errors import ProcessError
 
 EVERY = 0.5
 """Seconds between two looks at the other processes."""
-PATIENCE = 10.0
-"""Seconds that a process has to end by itself once another one is gone."""
 PARENT = "COINCIDE_PL_PARENT"
 """The environment variable that tells a process which one started it."""
 GO_ON = "the same command goes on from here"
 
 
-class Launcher(_SubprocessScriptLauncher):
+class Launcher(ScriptLauncher):
     """Starts the other processes as Lightning's does, and watches them to the end.
 
     Lightning's own kills everything without a word, and leaves the others behind when the first
@@ -41,9 +40,9 @@ class Launcher(_SubprocessScriptLauncher):
         )
         if not self.cluster_environment.creates_processes_externally:
             os.environ[PARENT] = str(os.getpid())
-            self._call_children_scripts()
+            self.start_others()
             threading.Thread(target=self._watch, daemon=True).start()
-        _set_num_threads_if_needed(num_processes=self.num_processes)
+        share_cores(self.num_processes)
         return function(*args, **kwargs)
 
     @property
@@ -83,13 +82,22 @@ class Launcher(_SubprocessScriptLauncher):
             time.sleep(EVERY)
         if not self.procs:
             return
-        told = self.lost
+        message = f"error: {self.lost}; {GO_ON}\n"
         time.sleep(PATIENCE)  # the main thread learns of it where it waits for the others
-        sys.stderr.write(f"error: {told}; {GO_ON}\n")
+        sys.stderr.write(message)
         sys.stderr.flush()
         for process in self.procs:
             process.kill()
         os._exit(1)
+
+
+def share_cores(num_processes: int) -> None:
+    """Gives each process of this machine its part of the cores, unless the user has set it."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        threads = max(1, cores // num_processes)
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def end_with_parent() -> None:

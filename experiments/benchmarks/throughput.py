@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer as HuggingFaceTrainer
 from transformers import TrainerCallback, TrainingArguments
 
-from coincide_pl.command.main import quiet
+from coincide_pl.command.quiet import quiet
 from coincide_pl.command.trainer import Trainer
 from coincide_pl.data.batches import Size, plan_in_order
 from coincide_pl.data.collation import EncodedBatches, collate

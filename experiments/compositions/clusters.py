@@ -16,7 +16,7 @@ from jsonargparse import auto_cli
 from rich.console import Console
 from rich.progress import track
 
-from coincide_pl.command.main import quiet
+from coincide_pl.command.quiet import quiet
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.errors import SelectionError
 from coincide_pl.files import write_text

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.nn import functional as F
 
-from coincide_pl.command.main import quiet
+from coincide_pl.command.quiet import quiet
 from coincide_pl.data.collation import Batch, EncodedBatches
 from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.readers import LlavaJson

@@ -21,6 +21,15 @@ FOREVER = 120.0
 """Seconds after which a run counts as one that hangs."""
 
 
+PRELOADED = [
+    "coincide_pl.command.cli",
+    "coincide_pl.reporting.compare",
+    "coincide_pl.reporting.report",
+    "tests.faults.harness",
+]
+"""Modules that the server process has imported before a command is forked from it."""
+
+
 @dataclass(frozen=True)
 class Result:
     """How a command ended."""
@@ -47,7 +56,7 @@ class Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["coincide_pl.command.main", "tests.faults.harness"])
+        self.context.set_forkserver_preload(PRELOADED)
         self._count = 0
 
     def start(self, *words: object, fault: Callable[[], None] | None = None) -> Running:

@@ -1,0 +1,57 @@
+"""jsonargparse's parser, whose complaints are one line each."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+from jsonargparse import ArgumentParser
+
+from coincide_pl.command.messages import one_line
+from coincide_pl.errors import CoincideError, ConfigError, printable
+
+
+class Parser(ArgumentParser):
+    """Says what is wrong in one line, with the nearest right option or value.
+
+    Attributes:
+        words: the command line; a parser of a class inside a class sees a part of it only, and
+            names options by its help.
+    """
+
+    words: ClassVar[Sequence[str]] = ()
+
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
+        """Parses words; `None`, as W&B's agent and jsonargparse itself spell it, is `null`."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args([re.sub("=None$", "=null", word) for word in words], **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints the line and exits with status 2."""
+        if isinstance(ex, CoincideError):
+            raise ex
+        refuse(one_line(message, self, self.words))
+
+
+def refuse(line: str) -> NoReturn:
+    """Ends the command over a mistake in its words: status 2, and the line."""
+    sys.stderr.write(f"error: {printable(line)}\n")
+    sys.exit(2)
+
+
+def check_text(path: str) -> None:
+    """Refuses a config that is no text, which the parser would not take for a mistake.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    with suppress(OSError, ValueError):  # the parser says that a file is not there
+        content = Path(path).read_bytes()
+        try:
+            content.decode()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text ({error.reason})") from error
