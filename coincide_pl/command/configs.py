@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 
-import coincide_pl
 from coincide_pl.errors import ConfigError
 
 FLAGS = ("--config", "-c")
@@ -36,7 +35,7 @@ def configs(block: str | None = None) -> None:
 
 def shipped() -> Path:
     """The folder of the blocks: inside an installed package, or beside it in a checkout."""
-    package = Path(coincide_pl.__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
