@@ -14,7 +14,8 @@ FLOORS = {"methods": ("steps", "arrays"), "steps": ("arrays",), "arrays": ()}
 
 def rooms() -> list[str]:
     """The rooms in the order of the table in coincide_pl/README.md."""
-    table = re.search(r"```\nroom .*?\n(.*?)```", (PACKAGE / "README.md").read_text(), re.DOTALL)
+    readme = (PACKAGE / "README.md").read_text()
+    table = re.search(r"```text\nroom .*?\n(.*?)```", readme, re.DOTALL)
     assert table is not None
     return [line.split()[0] for line in table[1].splitlines()]
 
