@@ -13,7 +13,6 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.strategies import Strategy
 
 from coincide_pl.data.batches import (
     BatchSampler,
@@ -162,16 +161,12 @@ class InstructionData(lightning.LightningDataModule):
         first, *_ = READS[stage]
         if self.readers[first] is None:
             raise DataError(f"data.{first}: {stage} needs a reader there")
-        on_first_process(self._strategy, lambda: self._read(stage))
+        on_first_process(lambda: self._read(stage))
         self._read(stage)
         if stage in ("fit", "select") and (self.selector or self.selection_path):
             self.selection = self._select()
         if stage != "select":
             self.encoder = self._encoder(stage)
-
-    @property
-    def _strategy(self) -> Strategy | None:
-        return None if self.trainer is None else self.trainer.strategy
 
     def _read(self, stage: str) -> None:
         for name in READS[stage]:
@@ -181,16 +176,14 @@ class InstructionData(lightning.LightningDataModule):
 
     def _select(self) -> Selection:
         """The selection asked for: the file's, where it has it already, or else a new one."""
-        path, selector, strategy = self.selection_file, self.selector, self._strategy
+        path, selector = self.selection_file, self.selector
         if selector is None:
-            on_first_process(strategy, lambda: check_given(path, self.records.fingerprint))
+            on_first_process(lambda: check_given(path, self.records.fingerprint))
             return Selection.load(path)
         count = target_count(self.fraction, len(self.records))
-        if not on_first_process(
-            strategy, lambda: is_as_asked(path, selector, self._pool(selector), count)
-        ):
-            device = None if strategy is None else strategy.root_device
-            select_into(path, selector, self._pool(selector, device), count, strategy)
+        if not on_first_process(lambda: is_as_asked(path, selector, self._pool(selector), count)):
+            device = None if self.trainer is None else self.trainer.strategy.root_device
+            select_into(path, selector, self._pool(selector, device), count)
         return Selection.load(path)
 
     @property

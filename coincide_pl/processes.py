@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import distributed
 
 from coincide_pl.errors import CoincideError, SelectionError
 
-if TYPE_CHECKING:
-    from lightning.pytorch.strategies import Strategy
-
 T = TypeVar("T")
+
+PATIENCE = timedelta(days=365)
+"""For what the first process does: it may take hours, and a group gives up after 30 minutes."""
 
 
 def group_size() -> tuple[int, int]:
-    """Processes that cluster together, and which of them this is."""
+    """How many processes work together, and which of them this is."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size(), distributed.get_rank()
     return 1, 0
 
 
-def summed(array: np.ndarray) -> np.ndarray:
+def shares(count: int) -> list[slice]:
+    """The rows of each process, one share after the other, of sizes that differ by one at most."""
+    ranks, _ = group_size()
+    ends = [count * rank // ranks for rank in range(ranks + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+def own_share(count: int) -> slice:
+    """The rows of this process."""
+    return shares(count)[group_size()[1]]
+
+
+def summed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The sum over all processes; exact, so in any order."""
     if group_size()[0] > 1:
         total = torch.from_numpy(array).to(exchange_device())
@@ -33,15 +48,16 @@ def summed(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def gathered(parts: list[np.ndarray], rank: int) -> list[np.ndarray]:
-    """Each process's own part, from all of them."""
-    device = exchange_device()
-    out: list[np.ndarray] = []
-    for source, part in enumerate(parts):
-        tensor = torch.from_numpy(np.ascontiguousarray(part)).to(device)
-        distributed.broadcast(tensor, source)
-        out.append(tensor.cpu().numpy())
-    return out
+def gathered(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array of which each process has filled its share of the rows, with everybody's."""
+    if group_size()[0] == 1:
+        return array
+    parts: list[npt.NDArray[Any]] = []
+    for source, share in enumerate(shares(len(array))):
+        part = torch.from_numpy(np.ascontiguousarray(array[share])).to(exchange_device())
+        distributed.broadcast(part, source)
+        parts.append(part.cpu().numpy())
+    return np.concatenate(parts)
 
 
 def exchange_device() -> torch.device:
@@ -52,6 +68,9 @@ def exchange_device() -> torch.device:
 
 def refuse(bad: int) -> None:
     """Stop, in all processes, if any of them has met a row that is not finite.
+
+    Args:
+        bad: number of such a record, or -1.
 
     Raises:
         SelectionError: naming the record.
@@ -66,30 +85,34 @@ def refuse(bad: int) -> None:
         raise error
 
 
-def on_first_process(strategy: Strategy | None, action: Callable[[], T]) -> T:
+def on_first_process(action: Callable[[], T]) -> T:
     """Do something on the first process; the others wait for it, and get what it returned.
 
     Args:
-        strategy: of the trainer; None for one process without a trainer.
-        action: what is done once.
+        action: what is done once; what it returns is copied to the others.
 
     Raises:
         CoincideError: what the action raised, in every process.
     """
-    if strategy is None:
+    ranks, rank = group_size()
+    if ranks == 1:
         return action()
-    from lightning.fabric.utilities.distributed import _InfiniteBarrier
-
     error: CoincideError | None = None
     result: T | None = None
-    with _InfiniteBarrier():  # it may take hours; other barriers give up after 30 minutes
-        if strategy.is_global_zero:
+    patient = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        if rank == 0:
             try:
                 result = action()
             except CoincideError as caught:
                 error = caught
-    error, result = strategy.broadcast((error, result))
+        outcome: list[Any] = [error, result]
+        distributed.broadcast_object_list(outcome, 0, group=patient)
+    finally:
+        distributed.destroy_process_group(patient)
+    error, result = outcome
     if error is not None:
         error.shared = True
         raise error
-    return cast(T, result)
+    returned: T = result
+    return returned

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from coincide_pl.errors import CoincideError, SelectionError
 from coincide_pl.processes import on_first_process
 from coincide_pl.selection.selection import Selection
 from coincide_pl.selection.selector import Pool, Selector
-
-if TYPE_CHECKING:
-    from lightning.pytorch.strategies import Strategy
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +51,7 @@ def is_as_asked(path: Path, selector: Selector, pool: Pool, count: int) -> bool:
     return True
 
 
-def select_into(
-    path: Path, selector: Selector, pool: Pool, count: int, strategy: Strategy | None
-) -> None:
+def select_into(path: Path, selector: Selector, pool: Pool, count: int) -> None:
     """Selects, on the first process or on all of them together, and writes the selection file.
 
     Args:
@@ -65,7 +59,6 @@ def select_into(
         selector: chooses.
         pool: what it chooses from.
         count: how many rows.
-        strategy: of the trainer; None for one process without a trainer.
 
     Raises:
         CoincideError: the selection can't be made or written; in every process.
@@ -82,4 +75,4 @@ def select_into(
         (chosen or selector.select(pool, count)).save(path)
         log.info("%s: %d of %d samples", path, count, len(pool))
 
-    on_first_process(strategy, save)
+    on_first_process(save)

@@ -49,7 +49,7 @@ class WriteSignals(lightning.Callback):
             signals={name: (list(shape), kind) for name, (shape, kind) in module.signals.items()},
             versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
         )
-        on_first_process(trainer.strategy, lambda: SignalsWriter.create(self.directory, manifest))
+        on_first_process(lambda: SignalsWriter.create(self.directory, manifest))
         self.writer = SignalsWriter(self.directory, manifest, trainer.global_rank)
         data.rows_done = self.writer.done
 
@@ -76,7 +76,7 @@ class WriteSignals(lightning.Callback):
         trainer.strategy.barrier("signals written")
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        on_first_process(trainer.strategy, lambda: SignalsWriter.finish(self.directory))
+        on_first_process(lambda: SignalsWriter.finish(self.directory))
 
     def on_exception(
         self,

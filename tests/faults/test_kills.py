@@ -30,7 +30,7 @@ KILLS = {
     "select": [
         AtCall("coincide_pl.selection.arrays.kmeans:unit_centroids", 2),  # a round of k-means
         AtCall("os:replace", 2),  # a state of k-means
-        AtCall("coincide_pl.selection.steps.cluster_order:_learn", 3),
+        AtCall("coincide_pl.selection.steps.cluster_order:ClusterOrder._read", 3),
         AtCall("coincide_pl.selection.selection:Selection.save"),
         AtCall("os:fsync", 3),
         AtCall(f"{NOTE}:append", after=True),

@@ -9,7 +9,7 @@ import torch
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays import assigner, kmeans
-from coincide_pl.selection.arrays.diagnostics import health
+from coincide_pl.selection.arrays.diagnostics import diagnostics
 from coincide_pl.selection.arrays.kmeans import choose_method, spherical_kmeans
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.arrays.sketch import sketch
@@ -73,7 +73,7 @@ def test_nothing_but_data_and_settings_changes_the_clusters(mapped, method, monk
     for other in others:
         np.testing.assert_array_equal(other.labels, first.labels)
         np.testing.assert_array_equal(other.centroids, first.centroids)
-        assert other.health == first.health
+        assert other.diagnostics == first.diagnostics
 
 
 def test_the_clusters_are_these_with_any_version_of_the_libraries():
@@ -92,7 +92,7 @@ class Stop(Exception):
 def test_a_killed_clustering_goes_on(mapped, method, tmp_path, monkeypatch):
     whole = spherical_kmeans(mapped, 40, 12, method=method, projection=32)
     monkeypatch.setattr(kmeans, "KEEP_EVERY", -1.0)
-    keeper = Cache(tmp_path, {"made": "from"})
+    checkpointer = Cache(tmp_path, {"made": "from"})
     assign, calls = assigner.Assigner.assign_to, []
 
     def watched(self, *args):
@@ -102,7 +102,7 @@ def test_a_killed_clustering_goes_on(mapped, method, tmp_path, monkeypatch):
         return assign(self, *args)
 
     monkeypatch.setattr(assigner.Assigner, "assign_to", watched)
-    arguments = {"method": method, "projection": 32, "keeper": keeper}
+    arguments = {"method": method, "projection": 32, "checkpointer": checkpointer}
     with pytest.raises(Stop):
         spherical_kmeans(mapped, 40, 12, **arguments)
     again = spherical_kmeans(mapped, 40, 12, **arguments)
@@ -121,12 +121,12 @@ def test_fewer_dimensions_find_clusters_that_lie_apart(method):
 
 def test_the_sketch_keeps_inner_products():
     x, _ = mixture(n=200, width=5000)
-    setting = assigner.Setting(1, 0, 1 << 24, torch.device("cpu"))
-    narrow = sketch(Rows(x), 512, setting).astype(np.float64)
+    config = assigner.KMeansConfig(1, 0, 1 << 24, torch.device("cpu"))
+    narrow = sketch(Rows(x), 512, config).astype(np.float64)
     error = narrow @ narrow.T - x.astype(np.float64) @ x.astype(np.float64).T
     assert abs(error.mean()) < 0.01
     assert error.std() < 1.5 / 512**0.5
-    odd = sketch(Rows(x[:, :700]), 512, setting).astype(np.float64)  # no multiple
+    odd = sketch(Rows(x[:, :700]), 512, config).astype(np.float64)  # no multiple
     assert (odd @ odd.T - x[:, :700].astype(float) @ x[:, :700].T.astype(float)).std() < 0.02
 
 
@@ -143,19 +143,19 @@ def test_collapse_and_restarts():
     same = np.ones((60, 24), np.float16) / 5
     with pytest.raises(SelectionError, match=r"collapsed: 5 of 5 centroids .* restarts"):
         spherical_kmeans(same, 5)
-    assert spherical_kmeans(same, 1).health.collapsed == 0
+    assert spherical_kmeans(same, 1).diagnostics.collapsed == 0
     x = np.vstack([same, np.eye(24, dtype=np.float16)])
     with pytest.raises(SelectionError, match="collapsed"):
         spherical_kmeans(x, 20, 0, seed=8)
     found = spherical_kmeans(x, 20, 0, seed=8, restarts=60)
     assert found.seed > 8
-    assert found.health.collapsed <= 0.5
+    assert found.diagnostics.collapsed <= 0.5
 
 
-def test_health_figures():
+def test_figures_of_a_clustering():
     centroids = np.array([[1, 0], [1, 0], [0, 1], [0.6, 0.8]], np.float32)
     labels = np.array([0, 0, 0, 2, 3, 3])
-    figures = health(labels, centroids)
+    figures = diagnostics(labels, centroids)
     assert (figures.clusters, figures.empty, figures.smallest, figures.largest) == (4, 1, 0, 3)
     assert figures.imbalance == pytest.approx(4 * (9 + 1 + 4) / 36)
     assert figures.collapsed == 0.5

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from coincide_pl.selection.arrays import blocks, neighbors
-from coincide_pl.selection.arrays.blocks import SideBySide
+from coincide_pl.selection.arrays import neighbors
+from coincide_pl.selection.arrays import rows as reading
 from coincide_pl.selection.arrays.neighbors import nearest_neighbors
+from coincide_pl.selection.arrays.rows import Rows
 
 
 def plain(x, k, normalize):
@@ -21,7 +22,7 @@ def plain(x, k, normalize):
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("floats", [50, 1 << 25])
 def test_small_pools_are_exact(normalize, floats, monkeypatch):
-    monkeypatch.setattr(blocks, "FLOATS", floats)
+    monkeypatch.setattr(reading, "FLOATS", floats)
     x = np.random.default_rng(0).normal(size=(90, 7)).astype(np.float16)
     x[3] = 0  # a sample without an image
     found = nearest_neighbors(x, 5, normalize)
@@ -31,7 +32,7 @@ def test_small_pools_are_exact(normalize, floats, monkeypatch):
     np.testing.assert_allclose(found.distances, squared, rtol=1e-5, atol=1e-6)
 
 
-def test_copies_are_neighbours_and_a_row_is_not_its_own():
+def test_copies_are_neighbors_and_a_row_is_not_its_own():
     x = np.repeat(np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32), 4, 0)
     found = nearest_neighbors(x, 3)
     assert (found.distances == 0).all()
@@ -47,7 +48,7 @@ def test_fewer_than_asked_for():
 
 def test_large_pools_are_nearly_exact_and_always_the_same(monkeypatch):
     monkeypatch.setattr(neighbors, "WIDTH", 16)
-    monkeypatch.setattr(blocks, "FLOATS", 20_000)
+    monkeypatch.setattr(reading, "FLOATS", 20_000)
     random = np.random.default_rng(0)
     groups = random.normal(size=(40, 12))
     x = groups[random.integers(0, 40, 2000)] + 0.2 * random.normal(size=(2000, 12))
@@ -62,9 +63,13 @@ def test_large_pools_are_nearly_exact_and_always_the_same(monkeypatch):
     np.testing.assert_array_equal(again.rows, found.rows)
 
 
-def test_side_by_side_reads_as_one():
-    a, b = np.arange(6).reshape(3, 2), np.arange(9).reshape(3, 3)
-    both = SideBySide(a, b)
-    assert both.shape == (3, 5)
-    np.testing.assert_array_equal(both[slice(1, 3)], np.concatenate([a, b], 1)[1:3])
-    np.testing.assert_array_equal(both[np.array([2, 0])], np.concatenate([a, b], 1)[[2, 0]])
+def test_arrays_side_by_side_read_as_one(tmp_path):
+    a = np.arange(6, dtype=np.float16).reshape(3, 2)
+    np.save(tmp_path / "b.npy", np.arange(9, dtype=np.float16).reshape(3, 3))
+    b = np.load(tmp_path / "b.npy", mmap_mode="r")
+    both, whole = Rows(a, b), np.concatenate([a, b], 1)
+    assert (len(both), both.width) == (3, 5)
+    np.testing.assert_array_equal(both.gather(np.array([0, 2])), whole[[0, 2]])
+    np.testing.assert_array_equal(both.floats(slice(1, 3), normalize=False), whole[1:3])
+    np.testing.assert_array_equal(both.floats(np.array([2, 0]), normalize=False), whole[[2, 0]])
+    np.testing.assert_array_equal(both.subset(np.array([0, 2])).block(1, 2), whole[[2]])

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -10,7 +9,8 @@ from safetensors.numpy import load_file
 from coincide_pl.selection import Coincide, Pool, density, greedy_mmd
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.cache import Cache
-from coincide_pl.selection.steps import cluster_order as within
+from coincide_pl.selection.steps import cluster_order
+from coincide_pl.selection.steps.cluster_order import ClusterOrder
 from coincide_pl.selection.steps.kernels import Kernel, fits
 
 
@@ -51,9 +51,9 @@ def test_a_kernel_in_pieces_equals_the_whole(n, seed):
     whole, pieces = Kernel(Rows(x), 1.0, 1 << 30), Kernel(Rows(x), 1.0, 9000)
     assert whole.whole is not None
     assert pieces.whole is None or n < 30
-    np.testing.assert_array_equal(pieces.means(), whole.means())
-    picks = whole.greedy(n, whole.means())
-    np.testing.assert_array_equal(pieces.greedy(n, pieces.means()), picks)
+    np.testing.assert_array_equal(pieces.means, whole.means)
+    picks = whole.greedy(n)
+    np.testing.assert_array_equal(pieces.greedy(n), picks)
     assert sorted(picks.tolist()) == list(range(n))
 
 
@@ -91,7 +91,7 @@ def test_a_larger_fraction_extends_the_picks_of_each_cluster(mapped, tmp_path):
 
 def test_a_larger_budget_than_known_is_learned(mapped, tmp_path):
     """Clusters that do not fit in memory are put in order only as far as it is wanted."""
-    place = {"memory": 3e-4}
+    place = {"memory_gib": 3e-4}
     first = Coincide(3, **place).select(pool(mapped, tmp_path), 40)
     second = Coincide(3, **place).select(pool(mapped, tmp_path), 400)
     fresh = Coincide(3).select(pool(mapped), 400)
@@ -105,16 +105,16 @@ class Stop(Exception):
 
 def test_killed_while_reading_clusters_it_goes_on(mapped, tmp_path, monkeypatch):
     whole = Coincide(20).select(pool(np.array(mapped)), 300)
-    monkeypatch.setattr(within, "KEEP_EVERY", -1.0)
-    learn, calls = within._learn, []
+    monkeypatch.setattr(cluster_order, "KEEP_EVERY", -1.0)
+    read, calls = ClusterOrder._read, []
 
     def watched(*args):
         calls.append(args[1])
         if len(calls) == 17:
             raise Stop
-        learn(*args)
+        read(*args)
 
-    monkeypatch.setattr(within, "_learn", watched)
+    monkeypatch.setattr(ClusterOrder, "_read", watched)
     with pytest.raises(Stop):
         Coincide(20, memory_gib=1.5e-4).select(pool(mapped, tmp_path), 300)
     again = Coincide(20, memory_gib=1.5e-4).select(pool(mapped, tmp_path), 300)
@@ -125,7 +125,7 @@ def test_killed_while_reading_clusters_it_goes_on(mapped, tmp_path, monkeypatch)
 def test_damaged_or_foreign_files_of_the_cache_are_not_used(mapped, tmp_path):
     whole = Coincide(20).select(pool(mapped, tmp_path), 300)
     files = sorted(tmp_path.glob("*.safetensors"))
-    assert len(files) == 4
+    assert len(files) == 3
     for file in files:
         content = bytearray(file.read_bytes())
         content[-9] ^= 4
@@ -154,10 +154,10 @@ def test_so_few_that_most_clusters_get_nothing_and_so_many_that_all_are_taken(ma
 
 def test_densities_without_self_from_the_same_means():
     x, labels = features(60, groups=3), np.arange(60) % 3
-    state = within.Within.unknown(labels, 3)
-    reading = within.Reading(Rows(x), 1.0, 1 << 26, torch.device("cpu"))
-    within.read_clusters(state, reading)
+    order = ClusterOrder(Rows(x), labels, 3)
+    order.learn()
     for with_self in (True, False):
-        np.testing.assert_allclose(
-            state.densities(with_self), density(x, labels, include_self=with_self), rtol=1e-12
+        np.testing.assert_array_equal(
+            density(order, labels, include_self=with_self),
+            density(x, labels, include_self=with_self),
         )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.selection.arrays.dtypes import Floats, Ints
 from coincide_pl.selection.arrays.exact import rounded_unit
 
 SAME = 1 - 1e-5
@@ -15,7 +16,7 @@ SAME = 1 - 1e-5
 
 
 @dataclass(frozen=True)
-class Health:
+class Diagnostics:
     """Figures of a clustering.
 
     Attributes:
@@ -60,7 +61,7 @@ class Health:
             )
 
 
-def health(labels: np.ndarray, centroids: np.ndarray) -> Health:
+def diagnostics(labels: Ints, centroids: Floats) -> Diagnostics:
     """Figures of a clustering.
 
     Args:
@@ -70,7 +71,7 @@ def health(labels: np.ndarray, centroids: np.ndarray) -> Health:
     sizes = np.bincount(labels, minlength=len(centroids))
     nearest = nearest_cosines(centroids)
     total = max(int(sizes.sum()), 1)
-    return Health(
+    return Diagnostics(
         clusters=len(sizes),
         empty=int((sizes == 0).sum()),
         smallest=int(sizes.min()),
@@ -83,7 +84,7 @@ def health(labels: np.ndarray, centroids: np.ndarray) -> Health:
     )
 
 
-def nearest_cosines(centroids: np.ndarray) -> np.ndarray:
+def nearest_cosines(centroids: Floats) -> Floats:
     """Cosine of each centroid with the most similar other one, float64 [K]; -1 for an only one."""
     unit = rounded_unit(torch.from_numpy(np.asarray(centroids)))
     nearest = torch.full((len(unit),), -1.0, dtype=torch.float64)
@@ -95,4 +96,5 @@ def nearest_cosines(centroids: np.ndarray) -> np.ndarray:
         nearest[start:].clamp_(min=cosines.amax(0))
         mine = nearest[start : start + len(cosines)]
         torch.maximum(mine, cosines.amax(1), out=mine)
-    return nearest.numpy()
+    found: Floats = nearest.numpy()
+    return found

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from coincide_pl.selection.arrays.dtypes import Floats
 
 STEP = 2.0**-24
 """Entries of unit vectors are multiples of it, as float16 numbers are; a float32 holds them."""
@@ -25,3 +28,12 @@ def rounded_unit(vectors: Tensor) -> Tensor:
     # numpy sums each row in one order; torch's order depends on the number of threads.
     norms = torch.from_numpy(unit.square().cpu().numpy().sum(1)).sqrt_().to(unit.device)
     return (unit / (norms.clamp_(min=1e-30) * STEP)[:, None]).round_().mul_(STEP)
+
+
+def unit_centroids(centroids: Floats) -> Floats:
+    """Rows of norm 1 (zero stays zero), float32, exactly multiples of 2^-24."""
+    unit = np.empty(centroids.shape, np.float32)
+    for start in range(0, len(unit), 256):
+        some = torch.from_numpy(centroids[start : start + 256])
+        unit[start : start + 256] = rounded_unit(some).numpy()
+    return unit

@@ -1,4 +1,4 @@
-"""Pick the highest score again and again, each pick lowering its neighbours'."""
+"""Pick the highest score again and again, each pick lowering its neighbors'."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import heapq
 
 import numpy as np
 
+from coincide_pl.selection.arrays.dtypes import Floats, Ints
+
 
 def pick_and_lower(
-    scores: np.ndarray, neighbors: np.ndarray, weights: np.ndarray, count: int, lowered: int
-) -> np.ndarray:
-    """Greedily pick rows: s_j ← s_j - w_ij s_i for the neighbours j of a pick i.
+    scores: Floats, neighbors: Ints, weights: Floats, count: int, lowered: int
+) -> Ints:
+    """Greedily pick rows: s_j ← s_j - w_ij s_i for the neighbors j of a pick i.
 
     A heap holds a score of every row; a score that changes is pushed anew and the old entry, no
     longer true, is thrown away when it comes up. So a pick costs O(lowered log N), not O(N).
@@ -20,7 +22,7 @@ def pick_and_lower(
         neighbors: rows [N, k], nearest first, -1 for none.
         weights: w, [N, k].
         count: how many to pick.
-        lowered: how many of a pick's neighbours that are not picked yet are lowered.
+        lowered: how many of a pick's neighbors that are not picked yet are lowered.
 
     Returns:
         Rows int64 [count] in order of picking; of equal scores the lowest row.

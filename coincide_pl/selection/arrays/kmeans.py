@@ -28,28 +28,30 @@ from rich.console import Console
 from rich.progress import track
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.processes import group_size, summed
-from coincide_pl.selection.arrays.assigner import Assigner, Keeper, Setting, shift, unit_centroids
-from coincide_pl.selection.arrays.diagnostics import Health, health
-from coincide_pl.selection.arrays.rows import Rows
+from coincide_pl.processes import own_share, summed
+from coincide_pl.selection.arrays.assigner import Assigner, KMeansConfig, shift
+from coincide_pl.selection.arrays.diagnostics import Diagnostics, diagnostics
+from coincide_pl.selection.arrays.dtypes import ArrayLike, Arrays, Floats, Ints
+from coincide_pl.selection.arrays.exact import unit_centroids
+from coincide_pl.selection.arrays.rows import MEMORY, Rows
 from coincide_pl.selection.arrays.sketch import sketch
+from coincide_pl.selection.cache import KEEP_EVERY, Checkpointer
 
-with contextlib.redirect_stdout(io.StringIO()):  # it tells that scipy is not there; not needed here
+with contextlib.redirect_stdout(
+    io.StringIO()
+):  # it prints that scipy is not there; not needed here
     from faiss.contrib.clustering import kmeans as faiss_kmeans
 
 log = logging.getLogger(__name__)
 
 Method = Literal["auto", "exact", "projected", "two_level"]
+METHODS: tuple[Method, ...] = ("exact", "projected", "two_level")
+"""What `auto` chooses among."""
 
 POINTS_PER_CENTROID = 256
 """Rows used per centroid to train, as Faiss does by default; all rows are assigned."""
-MEMORY = 1 << 31
-"""Bytes for blocks of rows and of products."""
 EXACT, PROJECTED = 1e15, 1e17
 """Products and sums up to which `auto` clusters in full width, and at one level."""
-KEEP_EVERY = 60.0
-"""Seconds between the states that an interrupted clustering goes on from."""
-
 
 @dataclass(frozen=True)
 class Clusters:
@@ -60,18 +62,43 @@ class Clusters:
         labels: int64 [N], each row's cluster.
         method: how they were found; never `auto`.
         seed: of the draws; another than asked for after a restart.
-        health: figures that tell whether they are any good.
+        diagnostics: figures that tell whether they are any good.
     """
 
-    centroids: np.ndarray
-    labels: np.ndarray
+    centroids: Floats
+    labels: Ints
     method: Method
     seed: int
-    health: Health
+    diagnostics: Diagnostics
+
+    @property
+    def figures(self) -> dict[str, float | str]:
+        """What a selection tells of its clustering, by name."""
+        made = {"clustering": self.method, "clustering_seed": self.seed}
+        return {**made, **self.diagnostics.figures}
+
+    @property
+    def arrays(self) -> Arrays:
+        """All of it as arrays, as a file holds them; `of` reads them."""
+        figures = {**self.figures, "clustering": METHODS.index(self.method)}
+        named = {name: np.array(value) for name, value in figures.items()}
+        return {"centroids": self.centroids, "labels": self.labels, **named}
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> Clusters:
+        """Clusters from their `arrays`."""
+        figures = {
+            name: value.item()
+            for name, value in arrays.items()
+            if name not in ("centroids", "labels")
+        }
+        method, seed = METHODS[figures.pop("clustering")], figures.pop("clustering_seed")
+        diagnosed = Diagnostics(**figures)
+        return cls(arrays["centroids"], arrays["labels"], method, seed, diagnosed)
 
 
 def spherical_kmeans(
-    features: np.ndarray,
+    features: ArrayLike | Rows,
     num_clusters: int,
     num_iterations: int = 50,
     seed: int = 1234,
@@ -81,7 +108,7 @@ def spherical_kmeans(
     restarts: int = 0,
     memory: int = MEMORY,
     device: str | torch.device = "cpu",
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> Clusters:
     """Cluster rows by cosine.
 
@@ -106,42 +133,44 @@ def spherical_kmeans(
         restarts: after a collapse, how often to try again with the next seed.
         memory: bytes for blocks of rows and products; centroids come on top.
         device: where products are computed.
-        keeper: keeps what an interrupted call goes on from.
+        checkpointer: keeps what an interrupted call goes on from.
 
     Raises:
         SelectionError: more clusters than samples, features that are not finite, or a collapse:
             most centroids the same.
     """
-    rows = Rows(features)
+    rows = Rows.of(features)
     n, width = len(rows), rows.width
     if not 0 < num_clusters <= n:
         raise SelectionError(f"num_clusters: can't make {num_clusters} clusters of {n} samples")
     if method == "auto":
         method = choose_method(n, width, num_clusters, num_iterations, projection)
     for attempt in range(restarts + 1):
-        setting = Setting(num_iterations, seed + attempt, memory, torch.device(device), keeper)
-        centroids, labels = cluster(rows, num_clusters, method, projection, setting)
-        figures = health(labels, centroids)
+        config = KMeansConfig(
+            num_iterations, seed + attempt, memory, torch.device(device), checkpointer
+        )
+        centroids, labels = cluster(rows, num_clusters, method, projection, config)
+        diagnosed = diagnostics(labels, centroids)
         try:
-            figures.check()
+            diagnosed.check()
         except SelectionError as error:
             if attempt == restarts:
                 raise
             log.warning("%s; trying seed %d", error, seed + attempt + 1)
             continue
         break
-    return Clusters(centroids, labels, method, setting.seed, figures)
+    return Clusters(centroids, labels, method, config.seed, diagnosed)
 
 
 def cluster(
-    rows: Rows, num_clusters: int, method: Method, projection: int, setting: Setting
-) -> tuple[np.ndarray, np.ndarray]:
+    rows: Rows, num_clusters: int, method: Method, projection: int, config: KMeansConfig
+) -> tuple[Floats, Ints]:
     """Centroids float32 [K, D] and labels int64 [N] by one of the methods."""
     if method == "exact" or rows.width <= projection:
-        return lloyd(rows, num_clusters, setting)
-    narrow = Rows(sketch(rows, projection, setting))
-    _, labels = (two_levels if method == "two_level" else lloyd)(narrow, num_clusters, setting)
-    return unit_centroids(sums_by_label(rows, labels, num_clusters, setting)), labels
+        return lloyd(rows, num_clusters, config)
+    narrow = Rows(sketch(rows, projection, config))
+    _, labels = (two_levels if method == "two_level" else lloyd)(narrow, num_clusters, config)
+    return unit_centroids(sums_by_label(rows, labels, num_clusters, config)), labels
 
 
 def choose_method(
@@ -163,7 +192,7 @@ def choose_method(
     return method
 
 
-def lloyd(rows: Rows, num_clusters: int, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+def lloyd(rows: Rows, num_clusters: int, config: KMeansConfig) -> tuple[Floats, Ints]:
     """Lloyd's algorithm by Faiss, one iteration a call, from initial centroids of our own.
 
     So a killed run goes on from its last centroids, and ends when nothing changes. Faiss also
@@ -172,14 +201,14 @@ def lloyd(rows: Rows, num_clusters: int, setting: Setting) -> tuple[np.ndarray, 
     Returns:
         Centroids float32 [K, d] of norm 1, and labels int64 [n].
     """
-    random = np.random.default_rng(setting.seed)
+    random = np.random.default_rng(config.seed)
     sample = min(len(rows), POINTS_PER_CENTROID * num_clusters)
     train = rows
     if sample < len(rows):
         train = rows.subset(np.sort(random.choice(len(rows), sample, replace=False)))
-    assigner = Assigner(train, num_clusters, setting)
-    state = f"kmeans-{setting.seed}"
-    kept = setting.keeper.load(state) if setting.keeper is not None else None
+    assigner = Assigner(train, num_clusters, config)
+    state = f"kmeans-{config.seed}"
+    kept = config.checkpointer.load(state) if config.checkpointer is not None else None
     if kept is not None:
         begin, centroids = int(kept["iteration"][0]), kept["centroids"].astype(np.float64)
     else:
@@ -190,43 +219,43 @@ def lloyd(rows: Rows, num_clusters: int, setting: Setting) -> tuple[np.ndarray, 
         begin = 0
     saved = time.monotonic()
     for iteration in track(
-        range(begin, setting.num_iterations),
+        range(begin, config.num_iterations),
         f"{num_clusters} clusters of {len(train)} rows",
         console=Console(stderr=True),
         transient=True,
-        disable=setting.keeper is None or not sys.stderr.isatty(),
+        disable=config.checkpointer is None or not sys.stderr.isatty(),
     ):
         assigner.centroids = centroids
         with contextlib.redirect_stdout(io.StringIO()):
-            centroids, (told,) = faiss_kmeans(
+            centroids, (stats,) = faiss_kmeans(
                 num_clusters,
                 assigner,
                 niter=1,
-                seed=setting.seed + iteration,
+                seed=config.seed + iteration,
                 verbose=False,
                 return_stats=True,
             )
         log.debug("iteration %d: %d rows moved", iteration, assigner.moved)
-        if not assigner.moved and not told["nsplit"]:
+        if not assigner.moved and not stats["nsplit"]:
             break
-        if setting.keeper is not None and time.monotonic() - saved > KEEP_EVERY:
+        if config.checkpointer is not None and time.monotonic() - saved > KEEP_EVERY:
             done = {"centroids": unit_centroids(centroids), "iteration": np.array([iteration + 1])}
-            setting.keeper.save(state, done)
+            config.checkpointer.save(state, done)
             saved = time.monotonic()
-    centroids = unit_centroids(centroids)
+    unit = unit_centroids(centroids)
     if train is not rows:
-        assigner = Assigner(rows, num_clusters, setting, sums=False)
-    assigner.assign_to(centroids)
-    return centroids, assigner.labels
+        assigner = Assigner(rows, num_clusters, config, sums=False)
+    assigner.assign_to(unit)
+    return unit, assigner.labels
 
 
-def two_levels(rows: Rows, num_clusters: int, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+def two_levels(rows: Rows, num_clusters: int, config: KMeansConfig) -> tuple[Floats, Ints]:
     """About sqrt(K) cells, then each cell's share of the K clusters inside it.
 
     Returns:
         Centroids float32 [K, d] of norm 1, and labels int64 [n].
     """
-    plain = replace(setting, keeper=None)
+    plain = replace(config, checkpointer=None)
     _, cells = lloyd(rows, max(1, math.isqrt(num_clusters)), plain)
     sizes = np.bincount(cells)
     shares = np.diff(np.cumsum(sizes) * num_clusters // len(rows), prepend=0)
@@ -248,15 +277,10 @@ def two_levels(rows: Rows, num_clusters: int, setting: Setting) -> tuple[np.ndar
     return centroids, labels
 
 
-def sums_by_label(
-    rows: Rows, labels: np.ndarray, num_clusters: int, setting: Setting
-) -> np.ndarray:
+def sums_by_label(rows: Rows, labels: Ints, num_clusters: int, config: KMeansConfig) -> Floats:
     """Sum of the rows of each cluster, float64 [K, D]."""
-    ranks, rank = group_size()
-    share = np.arange(len(rows) * rank // ranks, len(rows) * (rank + 1) // ranks)
-    height = max(1, min(4096, setting.memory // 4 // (12 * rows.width)))
-    groups = [share[i : i + height] for i in range(0, len(share), height)]
+    height = max(1, min(4096, config.memory // 4 // (12 * rows.width)))
     sums = np.zeros((num_clusters, rows.width))
-    for group, block in zip(groups, rows.gathers(iter(groups)), strict=True):
-        shift(sums, block, np.full(len(block), -1), labels[group])
+    for span, block in rows.blocks(height, own_share(len(rows))):
+        shift(sums, block, np.full(len(block), -1), labels[span])
     return summed(sums)

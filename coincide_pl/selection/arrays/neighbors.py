@@ -1,4 +1,4 @@
-"""Each sample's nearest neighbours with Faiss: exact for small pools, approximate for large."""
+"""Each sample's nearest neighbors with Faiss: exact for small pools, approximate for large."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import faiss
 import numpy as np
 import torch
 
-from coincide_pl.selection.arrays.blocks import Rows, blocks, float_rows
+from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, Ints
+from coincide_pl.selection.arrays.rows import Rows
 
 EXACT_BELOW = 50_000
-"""Pools from this size on are searched approximately, unless told otherwise."""
+"""Pools from this size on are searched approximately, unless a method is told another number."""
 WIDTH = 256
 """Principal components that the approximate search compares."""
 PROBES = 32
@@ -34,12 +35,12 @@ class Neighbors:
         distances: float32 [N, k], squared; infinite where none was found.
     """
 
-    rows: np.ndarray
-    distances: np.ndarray
+    rows: Ints
+    distances: Floats
 
 
 def nearest_neighbors(
-    features: Rows,
+    features: ArrayLike | Rows,
     k: int,
     normalize: bool = True,
     exact_below: int = EXACT_BELOW,
@@ -52,7 +53,7 @@ def nearest_neighbors(
     are measured and ordered anew by their whole rows.
 
     Args:
-        features: [N, D], any float dtype, also memory-mapped.
+        features: [N, D] of any float dtype, also memory-mapped, or several side by side as `Rows`.
         k: how many, at most N - 1.
         normalize: scale rows to norm 1 first; then squared distance and cosine c go together,
             d² = 2 - 2 c.
@@ -62,21 +63,22 @@ def nearest_neighbors(
     Returns:
         k columns, or N - 1 where that is less; of equal distances the lower row first.
     """
-    n, width = features.shape
+    features = Rows.of(features)
+    n, width = len(features), features.width
     k = min(k, n - 1)
     index: faiss.Index
     if n < exact_below:
         index = faiss.IndexFlatL2(width)
-        for part in blocks(n, width):
-            index.add(float_rows(features, part, normalize))
+        for part in features.float_spans():
+            index.add(features.floats(part, normalize))
         project = None
     else:
         index, project = _index(features, normalize, seed)
     asked = min(n, k + 1 + k // 2)  # itself, and some to choose from
     rows = np.empty((n, k), np.int32)
     distances = np.empty((n, k), np.float32)
-    for part in blocks(n, width):
-        own = float_rows(features, part, normalize)  # [B, D]
+    for part in features.float_spans():
+        own = features.floats(part, normalize)  # [B, D]
         found = index.search(own if project is None else project.apply(own), asked)[1]
         here = np.arange(part.start, part.stop)
         rows[part], distances[part] = _measured(features, own, here, found, k, normalize)
@@ -84,14 +86,14 @@ def nearest_neighbors(
 
 
 def _measured(
-    features: Rows, own: np.ndarray, here: np.ndarray, found: np.ndarray, k: int, normalize: bool
-) -> tuple[np.ndarray, np.ndarray]:
+    features: Rows, own: Floats, here: Ints, found: Ints, k: int, normalize: bool
+) -> tuple[Ints, Floats]:
     """The k nearest among rows found [B, asked], by their distance from `own` [B, D]."""
     squared = np.empty(found.shape, np.float32)
     step = max(1, IN_CACHE // (own.shape[1] * found.shape[1]))
     for i in range(0, len(own), step):
         some = found[i : i + step]
-        there = float_rows(features, np.maximum(some, 0).ravel(), normalize)
+        there = features.floats(np.maximum(some, 0).ravel(), normalize)
         apart = torch.from_numpy(there.reshape(*some.shape, -1))
         apart -= torch.from_numpy(own[i : i + step, None])
         squared[i : i + step] = apart.square_().sum(2).numpy()
@@ -104,16 +106,16 @@ def _measured(
 
 def _index(features: Rows, normalize: bool, seed: int) -> tuple[faiss.Index, faiss.PCAMatrix]:
     """An index of inverted lists over all rows, and what projects rows for it."""
-    n, width = features.shape
+    n, width = len(features), features.width
     kept = min(WIDTH, width)
     num_lists = max(1, int(4 * math.sqrt(n)))
     random = np.random.default_rng(seed)
 
-    def sample(size: int) -> np.ndarray:
+    def sample(size: int) -> Ints:
         return np.sort(random.choice(n, min(size, n), replace=False))
 
     project = faiss.PCAMatrix(width, kept)
-    project.train(float_rows(features, sample(max(FOR_COMPONENTS, width)), normalize))
+    project.train(features.floats(sample(max(FOR_COMPONENTS, width)), normalize))
     quantizer = faiss.IndexFlatL2(kept)
     index = faiss.IndexIVFScalarQuantizer(
         quantizer, kept, num_lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2
@@ -124,11 +126,11 @@ def _index(features: Rows, normalize: bool, seed: int) -> tuple[faiss.Index, fai
     index.train(
         np.concatenate(
             [
-                project.apply(float_rows(features, chosen[part], normalize))
-                for part in blocks(len(chosen), width)
+                project.apply(features.floats(chosen[part], normalize))
+                for part in features.float_spans(len(chosen))
             ]
         )
     )
-    for part in blocks(n, width):
-        index.add(project.apply(float_rows(features, part, normalize)))
+    for part in features.float_spans():
+        index.add(project.apply(features.floats(part, normalize)))
     return index, project

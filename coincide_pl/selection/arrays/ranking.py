@@ -6,10 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+from coincide_pl.selection.arrays.dtypes import Floats
+
 Keep = Literal["highest", "middle", "lowest"]
 
 
-def ranked(scores: np.ndarray, count: int, keep: Keep) -> np.ndarray:
+def ranked(scores: Floats, count: int, keep: Keep) -> np.ndarray:
     """The rows whose scores are the highest, around the median, or the lowest.
 
     Args:

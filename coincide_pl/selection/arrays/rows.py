@@ -1,4 +1,4 @@
-"""Read rows of a feature matrix into buffers of their own, so that memory is what was asked for."""
+"""Rows of large feature matrices, read a block at a time into buffers of their own."""
 
 from __future__ import annotations
 
@@ -7,99 +7,90 @@ import os
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.selection.arrays.dtypes import Array, ArrayLike, Floats, Ints
 
+MEMORY = 2 << 30
+"""Bytes of rows, products and kernels held at once, unless told otherwise."""
+FLOATS = MEMORY // 64
+"""Numbers of a block that is read as floats, 128 MiB in float32."""
 READERS = 8
 """Reads under way at once, where rows lie apart: disks answer several faster than one by one."""
 
 
 class Rows:
-    """Rows [n, D] of an array in memory or in a memory-mapped `.npy` file.
+    """Rows [n, D] of an array in memory or in a memory-mapped `.npy` file, or of several of them.
 
-    Pages of a memory map count as the process's memory and are faulted in 4 KiB at a time; here the
-    file under the map is read with `pread`, whole runs of rows at once.
+    Several arrays [n, D_i] are read as one of [n, ΣD_i], side by side. Pages of a memory map count
+    as the process's memory and are faulted in 4 KiB at a time; so blocks of rows come from the file
+    under the map by `pread`, whole runs of rows at once.
     """
 
-    def __init__(self, features: Any, chosen: np.ndarray | None = None) -> None:
-        """Reads nothing yet.
+    def __init__(self, *features: ArrayLike, chosen: Ints | None = None) -> None:
+        """Opens the files under the arrays; reads nothing yet.
 
         Args:
-            features: [N, D] of a float dtype: an array, a memory map of one, or a tensor in memory.
+            features: [N, D_i] of a float dtype: arrays, memory maps, or tensors in memory.
             chosen: int64 [n] ascending, which of the N rows this is about (default: all).
         """
-        self.features: Any = features if isinstance(features, np.ndarray) else np.asarray(features)
+        self.parts: list[Array] = [
+            part if isinstance(part, np.ndarray) else np.asarray(part) for part in features
+        ]
         self.chosen = chosen
-        self.width: int = self.features.shape[1]
-        self.dtype = self.features.dtype
-        self._file: int | None = None
-        name = getattr(self.features, "filename", None)
-        mapped = isinstance(self.features, np.memmap) and isinstance(self.features.base, mmap.mmap)
-        if mapped and name is not None and self.features.flags.c_contiguous:
-            self._file = os.open(name, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._file)
-            self._offset = int(getattr(self.features, "offset", 0))
+        self.width: int = sum(part.shape[1] for part in self.parts)
+        self._files = [_opened(part) for part in self.parts]
+        for file in self._files:
+            if file is not None:
+                weakref.finalize(self, os.close, file)
+
+    @classmethod
+    def of(cls, features: ArrayLike | Rows) -> Rows:
+        """Rows of an array, or the rows given."""
+        return features if isinstance(features, Rows) else cls(features)
 
     def __len__(self) -> int:
-        return len(self.features) if self.chosen is None else len(self.chosen)
+        return len(self.parts[0]) if self.chosen is None else len(self.chosen)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        return self.width * self.dtype.itemsize
+        return sum(part.shape[1] * part.dtype.itemsize for part in self.parts)
 
-    def subset(self, rows: np.ndarray) -> Rows:
+    def subset(self, rows: Ints) -> Rows:
         """Some of these rows, ascending, as rows of their own."""
-        return Rows(self.features, rows if self.chosen is None else self.chosen[rows])
+        return Rows(*self.parts, chosen=rows if self.chosen is None else self.chosen[rows])
 
-    def block(self, start: int, stop: int) -> np.ndarray:
+    def number(self, row: int) -> int:
+        """The place of a row in the whole arrays."""
+        return row if self.chosen is None else int(self.chosen[row])
+
+    def block(self, start: int, stop: int) -> Array:
         """Consecutive rows, [stop - start, D]."""
         return self.gather(np.arange(start, min(stop, len(self))))
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        """Rows in ascending order, [len(rows), D]; runs of neighbours are read at once."""
+    def gather(self, rows: Ints) -> Array:
+        """Rows in ascending order, [len(rows), D]; runs of neighbors are read at once."""
         if self.chosen is not None:
             rows = self.chosen[rows]
-        if self._file is None:
-            return self.features[rows]
-        out = np.empty((len(rows), self.width), self.dtype)
-        heads = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-        ends = np.append(heads[1:], len(rows))
-        if len(heads) == 1:
-            self._read(out, int(rows[0]))
-        elif len(heads):
-            spans = zip(heads.tolist(), ends.tolist(), strict=True)
-            jobs = [(out[a:b], int(rows[a])) for a, b in spans]
-            with ThreadPoolExecutor(READERS) as readers:
-                share = max(1, len(jobs) // (4 * READERS))
-                parts = [jobs[i : i + share] for i in range(0, len(jobs), share)]
-                list(readers.map(self._read_all, parts))
-        return out
+        read = [
+            part[rows] if file is None else _from_file(part, file, rows)
+            for part, file in zip(self.parts, self._files, strict=True)
+        ]
+        return read[0] if len(read) == 1 else np.concatenate(read, 1)
 
-    def _read_all(self, jobs: list[tuple[np.ndarray, int]]) -> None:
-        for out, row in jobs:
-            self._read(out, row)
+    def blocks(self, height: int, share: slice | None = None) -> Iterator[tuple[slice, Array]]:
+        """All rows, or a share, in consecutive blocks, each read while the last is worked on."""
+        first, last = (0, len(self)) if share is None else (share.start, share.stop)
+        parts = [slice(s.start + first, s.stop + first) for s in spans(last - first, height)]
+        groups = (np.arange(s.start, s.stop) for s in parts)
+        yield from zip(parts, self.gathers(groups), strict=True)
 
-    def _read(self, out: np.ndarray, row: int) -> None:
-        view = memoryview(out.reshape(-1).view(np.uint8).data)
-        at = self._offset + row * self.row_bytes
-        assert self._file is not None
-        while view:
-            count = os.preadv(self._file, [view], at)
-            if count == 0:
-                raise SelectionError(f"{self.features.filename}: truncated while it was read")
-            view, at = view[count:], at + count
-
-    def blocks(self, height: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """All rows in consecutive blocks, each read while the one before is worked on."""
-        spans = [slice(i, min(i + height, len(self))) for i in range(0, len(self), height)]
-        groups = (np.arange(s.start, s.stop) for s in spans)
-        yield from zip(spans, self.gathers(groups), strict=True)
-
-    def gathers(self, groups: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    def gathers(self, groups: Iterator[Ints]) -> Iterator[Array]:
         """The rows of each group, each read while the one before is worked on."""
         with ThreadPoolExecutor(1) as ahead:
             waiting = None
@@ -110,3 +101,89 @@ class Rows:
                 waiting = coming
             if waiting is not None:
                 yield waiting.result()
+
+    def floats(
+        self, rows: slice | Ints, normalize: bool, dtype: torch.dtype = torch.float32
+    ) -> Floats:
+        """Rows in any order as floats, contiguous, of norm 1 if so wanted; a row of zeros stays.
+
+        They come through the memory map: a few here and there are faster so than from the file.
+        """
+        if self.chosen is not None:
+            rows = self.chosen[rows]
+        read = [part[rows] for part in self.parts]
+        whole = read[0] if len(read) == 1 else np.concatenate(read, 1)
+        block = torch.from_numpy(np.require(whole, requirements="W")).to(dtype)  # never the file's
+        found: Floats = (
+            functional.normalize(block, dim=1, out=block) if normalize else block
+        ).numpy()
+        return found
+
+    def float_spans(self, count: int | None = None) -> Iterator[slice]:
+        """Slices over all rows, or over `count`, each of at most `FLOATS` numbers."""
+        return spans(len(self) if count is None else count, max(1, FLOATS // max(1, self.width)))
+
+
+def centroid_cosines(rows: Rows, centroids: Floats, labels: Ints) -> Floats:
+    """The cosine of each row with the centroid of its cluster.
+
+    Args:
+        rows: [N, D].
+        centroids: float32 [K, D], of norm 1.
+        labels: int64 [N].
+
+    Returns:
+        float32 [N].
+    """
+    out = np.empty(len(labels), np.float32)
+    for span in rows.float_spans():
+        own = rows.floats(span, normalize=True)
+        out[span] = np.einsum("nd,nd->n", own, centroids[labels[span]])
+    return out
+
+
+def spans(count: int, height: int) -> Iterator[slice]:
+    """Slices over `count` rows, of at most `height` rows each."""
+    for start in range(0, count, height):
+        yield slice(start, min(start + height, count))
+
+
+def _opened(array: Array) -> int | None:
+    """The file under a memory map, open for reading; None where rows don't follow each other."""
+    name = getattr(array, "filename", None)
+    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
+    if not mapped or name is None or not array.flags.c_contiguous:
+        return None
+    return os.open(name, os.O_RDONLY)
+
+
+def _from_file(array: Array, file: int, rows: Ints) -> Array:
+    """Rows of a memory map, read from the file under it."""
+    out = np.empty((len(rows), array.shape[1]), array.dtype)
+    heads = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+    ends = np.append(heads[1:], len(rows))
+    jobs = [(out[a:b], int(rows[a])) for a, b in zip(heads.tolist(), ends.tolist(), strict=True)]
+    if len(jobs) == 1:
+        _read(array, file, *jobs[0])
+    elif jobs:
+        step = max(1, len(jobs) // (4 * READERS))
+        parts = [jobs[i : i + step] for i in range(0, len(jobs), step)]
+        with ThreadPoolExecutor(READERS) as readers:
+            list(readers.map(lambda some: _read_all(array, file, some), parts))
+    return out
+
+
+def _read_all(array: Array, file: int, jobs: list[tuple[Array, int]]) -> None:
+    for out, row in jobs:
+        _read(array, file, out, row)
+
+
+def _read(array: Array, file: int, out: Array, row: int) -> None:
+    """Fill `out` with rows from `row` on."""
+    view = memoryview(out.reshape(-1).view(np.uint8).data)
+    at = int(getattr(array, "offset", 0)) + row * array.shape[1] * array.dtype.itemsize
+    while view:
+        count = os.preadv(file, [view], at)
+        if count == 0:
+            raise SelectionError(f"{getattr(array, 'filename', '')}: truncated while it was read")
+        view, at = view[count:], at + count

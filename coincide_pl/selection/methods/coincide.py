@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
-import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.processes import group_size
-from coincide_pl.selection.arrays.diagnostics import Health
 from coincide_pl.selection.arrays.kmeans import Clusters, Method, spherical_kmeans
-from coincide_pl.selection.arrays.rows import Rows
-from coincide_pl.selection.cache import Cache
-from coincide_pl.selection.selector import Picks, Pool, Selector, target_count
-from coincide_pl.selection.steps.budgets import Walk, walk
-from coincide_pl.selection.steps.cluster_order import Reading, Within, read_clusters
-from coincide_pl.selection.steps.kernels import MEMORY, check_bandwidth
+from coincide_pl.selection.arrays.rows import MEMORY, Rows
+from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.steps.cluster_order import ClusterOrder
+from coincide_pl.selection.steps.kernels import check_bandwidth
+from coincide_pl.selection.steps.pick import pick_from_clusters, stage
 from coincide_pl.selection.steps.transferability import Modality, transferability
 
-log = logging.getLogger(__name__)
+GIB = 2**30
 
 
 class Coincide(Selector):
@@ -54,27 +47,29 @@ class Coincide(Selector):
         clustering: Method = "auto",
         projection: int = 512,
         restarts: int = 0,
-        memory_gib: float = 2.0,
+        memory_gib: float = MEMORY / GIB,
     ) -> None:
         """Checks the hyperparameters.
 
         Args:
-            num_clusters: K; the paper has 10,000 for LLaVA-1.5's 665 K samples and 2,500 for
-                Vision-Flan's 186 K.
-            temperature: τ.
-            bandwidth: σ of the Gaussian kernel.
-            modality: halves that transferability compares (`both` in the paper).
-            exclude_above: centroids more similar are left out of transferability (null in the
-                paper).
+            num_clusters: K, the number of clusters; the paper has 10,000 for LLaVA-1.5's 665 K
+                samples and 2,500 for Vision-Flan's 186 K.
+            temperature: τ of the budgets, without a unit; the smaller, the fewer clusters get most.
+            bandwidth: σ of the Gaussian kernel, in units of the activations, whose rows have norm
+                1.
+            modality: halves of the activations that transferability compares (`both` in the paper).
+            exclude_above: cosine from which on another centroid is left out of transferability
+                (null in the paper).
             include_self: whether density counts each sample's pair with itself.
-            num_iterations: of k-means at most.
-            seed: of k-means.
-            clustering: `exact` in full width; `projected` in fewer dimensions; `two_level` for very
-                many clusters; `auto` chooses by size, and says so where it is not exact.
-            projection: dimensions of the projected rows.
-            restarts: if the clustering collapses, how often to try again with the next seed.
-            memory_gib: GiB for blocks of rows, products and kernels; beside these, the centroids
-                take 20 bytes an entry. It does not change the selection.
+            num_iterations: rounds of k-means at most.
+            seed: seed of k-means.
+            clustering: way to cluster: `exact` in full width; `projected` in fewer dimensions;
+                `two_level` for very many clusters; `auto` chooses by size, and says so where it is
+                not exact.
+            projection: number of dimensions of the projected rows.
+            restarts: number of further tries, each with the next seed, if the clustering collapses.
+            memory_gib: GiB of memory for blocks of rows, products and kernels; beside these, the
+                centroids take 20 bytes an entry. It does not change the selection.
 
         Raises:
             SelectionError: a value that makes no sense.
@@ -105,174 +100,79 @@ class Coincide(Selector):
         self.memory_gib = memory_gib
 
     def pick(self, pool: Pool, count: int) -> Picks:
-        """Clusters, scores and picks."""
-        features = pool.signals["activations"]
-        if pool.num_layers is None:
-            raise SelectionError("Coincide needs to know how many layers the activations hold")
-        if features.shape[1] % (2 * pool.num_layers):
-            raise SelectionError(
-                f"activations of width {features.shape[1]} do not divide into {pool.num_layers} "
-                "layers of a visual and a text half"
-            )
-        kept = pool.cache.also(
-            signals=pool.fingerprints.get("signals"),
-            num_clusters=self.num_clusters,
-            num_iterations=self.num_iterations,
-            seed=self.seed,
-            clustering=self.clustering,
-            projection=self.projection,
-            restarts=self.restarts,
-        )
-        kept.writes &= group_size()[1] == 0
+        """Clusters the activations, scores the clusters, and picks in each as many as it gets.
+
+        Raises:
+            SelectionError: the activations do not divide into layers of two halves.
+        """
+        activations, memory = Rows(pool.signals["activations"]), int(self.memory_gib * GIB)
+        num_layers = layers_of(pool, activations.width)
+        made_from = {"signals": pool.fingerprints.get("signals"), "clusters": self._clustering}
+        cache = pool.cache.also(made_from)
         with stage("clusters"):
-            clusters = self._clusters(pool, features, kept)
-        with stage("transferability"):
-            scores = self._transferability(clusters, pool.num_layers, kept)
-        within = Within.unknown(clusters.labels, self.num_clusters)
-        reading = Reading(
-            Rows(features), self.bandwidth, int(self.memory_gib * 2**30), torch.device(pool.device)
-        )
-        kept = kept.also(bandwidth=self.bandwidth)
-        known = kept.load("within")
-        if known is not None:
-            within.means, within.order, within.known = (
-                known[name] for name in ("means", "order", "known")
+            found = cache.once(
+                "clusters",
+                {},
+                lambda checkpointer: (
+                    spherical_kmeans(
+                        activations,
+                        self.num_clusters,
+                        self.num_iterations,
+                        self.seed,
+                        method=self.clustering,
+                        projection=self.projection,
+                        restarts=self.restarts,
+                        memory=memory,
+                        device=pool.device,
+                        checkpointer=checkpointer,
+                    ).arrays
+                ),
             )
-        with stage("density and order of picking"):
-            read_clusters(within, reading, None, kept)
-        densities = within.densities(self.include_self)
-        plan = walk(scores, densities, within.sizes, count, self.temperature)
-        with stage("picks"):
-            read_clusters(within, reading, np.where(plan.whole, 0, plan.total), kept)
-        columns = {
-            "size": within.sizes,
-            "transferability": scores,
-            "density": densities,
-            "selected": plan.total,
-        }
-        figures = {
-            "clustering": clusters.method,
-            "clustering_seed": clusters.seed,
-            **clusters.health.figures,
-        }
-        return Picks(picks(within, plan), columns, figures, clusters.labels)
-
-    def _clusters(self, pool: Pool, features: np.ndarray, kept: Cache) -> Clusters:
-        found = kept.load("clusters")
-        if found is not None:
-            head = kept.load("health")
-            if head is not None:
-                figures = {name: value.item() for name, value in head.items()}
-                method, seed = str(METHODS[figures.pop("method")]), figures.pop("seed")
-                return Clusters(
-                    found["centroids"],
-                    found["labels"],
-                    method,  # type: ignore[arg-type]
-                    seed,
-                    Health(**figures),
-                )
-        clusters = spherical_kmeans(
-            features,
+            clusters = Clusters.of(found)
+        with stage("transferability"):
+            scores = cache.once(
+                "transferability",
+                {"modality": self.modality, "exclude_above": self.exclude_above},
+                lambda _: {
+                    "scores": np.asarray(
+                        transferability(
+                            clusters.centroids, num_layers, self.modality, self.exclude_above
+                        )
+                    )
+                },
+            )["scores"]
+        order = ClusterOrder(
+            activations,
+            clusters.labels,
             self.num_clusters,
-            self.num_iterations,
-            self.seed,
-            method=self.clustering,
-            projection=self.projection,
-            restarts=self.restarts,
-            memory=int(self.memory_gib * 2**30),
-            device=pool.device,
-            keeper=kept,
+            self.bandwidth,
+            memory,
+            pool.device,
+            cache.also({"bandwidth": self.bandwidth}),
         )
-        kept.save("clusters", {"centroids": clusters.centroids, "labels": clusters.labels})
-        figures = {
-            "method": METHODS.index(clusters.method),
-            "seed": clusters.seed,
-            **clusters.health.figures,
-        }
-        kept.save("health", {name: np.array(value) for name, value in figures.items()})
-        return clusters
-
-    def _transferability(self, clusters: Clusters, num_layers: int, kept: Cache) -> np.ndarray:
-        kept = kept.also(modality=self.modality, exclude_above=self.exclude_above)
-        found = kept.load("transferability")
-        if found is not None:
-            return found["scores"]
-        centroids = clusters.centroids
-        scores = np.asarray(
-            transferability(centroids, num_layers, self.modality, self.exclude_above)
+        picks = pick_from_clusters(
+            order, clusters.labels, scores, count, self.temperature, self.include_self
         )
-        kept.save("transferability", {"scores": scores})
-        return scores
+        return replace(picks, figures=clusters.figures)
+
+    @property
+    def _clustering(self) -> dict[str, object]:
+        """The hyperparameters that the clusters depend on."""
+        names = ("num_clusters", "num_iterations", "seed", "clustering", "projection", "restarts")
+        return {name: getattr(self, name) for name in names}
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Tell how long a stage took."""
-    begin = time.perf_counter()
-    yield
-    log.info("%s: %.1f s", name, time.perf_counter() - begin)
-
-
-METHODS: tuple[Method, ...] = ("exact", "projected", "two_level")
-
-
-def pick(
-    features: np.ndarray | torch.Tensor,
-    labels: np.ndarray | torch.Tensor,
-    transferability: np.ndarray | torch.Tensor,
-    fraction: float,
-    temperature: float = 0.1,
-    bandwidth: float = 1.0,
-    memory: int = MEMORY,
-) -> np.ndarray | torch.Tensor:
-    """From cluster labels to picks, as the authors' code does it.
-
-    Args:
-        features: [N, D].
-        labels: int [N], the row's cluster, 0 to K - 1.
-        transferability: S, [K].
-        fraction: of the N samples; int(fraction * N) are picked.
-        temperature: τ of the budgets.
-        bandwidth: σ of the kernel.
-        memory: bytes of rows and kernel held at once.
-
-    Returns:
-        Rows int64 [count]: cluster by cluster from the largest share to the smallest, in order of
-        picking, then the rows that make up for a walk that ended short.
+def layers_of(pool: Pool, width: int) -> int:
+    """M, how many layers the activations hold.
 
     Raises:
-        SelectionError: a parameter out of range, or a label without transferability.
+        SelectionError: it is not known, or the width does not divide into so many.
     """
-    check_bandwidth(bandwidth)
-    scores = np.asarray(transferability)
-    array = np.asarray(labels)
-    if len(array) != len(features) or (
-        len(array) and not 0 <= array.min() <= array.max() < len(scores)
-    ):
-        raise SelectionError(f"labels must be {len(features)} numbers from 0 to {len(scores) - 1}")
-    count = target_count(fraction, len(array))
-    within = Within.unknown(array, len(scores))
-    reading = Reading(Rows(features), bandwidth, memory, torch.device("cpu"))
-    read_clusters(within, reading)
-    plan = walk(scores, within.densities(True), within.sizes, count, temperature)
-    read_clusters(within, reading, np.where(plan.whole, 0, plan.total))
-    rows = picks(within, plan)
-    return rows if isinstance(features, np.ndarray) else torch.from_numpy(rows)
-
-
-def picks(within: Within, plan: Walk) -> np.ndarray:
-    """The rows that a walk's budgets stand for.
-
-    A cluster that the walk takes whole comes in record order, as in the authors' code; the greedy
-    picks of any other go on from the walk's to those that make up for its shortfall.
-    """
-    first, more = [], []
-    for cluster in plan.order:
-        official, total = int(plan.official[cluster]), int(plan.total[cluster])
-        if plan.whole[cluster]:
-            first.append(within.rows(cluster))
-        elif total:
-            chosen = within.picked(cluster, total)
-            first.append(chosen[:official])
-            more.append(chosen[official:])
-    return np.concatenate(first + more)
+    if pool.num_layers is None:
+        raise SelectionError("Coincide needs to know how many layers the activations hold")
+    if width % (2 * pool.num_layers):
+        raise SelectionError(
+            f"activations of width {width} do not divide into {pool.num_layers} layers of a visual "
+            "and a text half"
+        )
+    return pool.num_layers

@@ -1,4 +1,4 @@
-"""D2-Pruning: difficulty and diversity by messages on a graph of neighbours."""
+"""D2-Pruning: difficulty and diversity by messages on a graph of neighbors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class D2Pruning(Selector):
 
         Args:
             num_neighbors: k.
-            gamma: γ, how far a pick lowers its neighbours.
+            gamma: γ, how far a pick lowers its neighbors.
             keep: `easy` scores a sample max(AUM, 0), as COINCIDE's authors do; `hard` scores it
                 1 - AUM.
             normalize: measure distances between rows of norm 1. The authors take them as they are:

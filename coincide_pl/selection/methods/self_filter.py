@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays.blocks import SideBySide
 from coincide_pl.selection.arrays.greedy import pick_and_lower
 from coincide_pl.selection.arrays.neighbors import EXACT_BELOW, nearest_neighbors
+from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
@@ -59,8 +59,8 @@ class SelfFilter(Selector):
         self.seed = seed
 
     def pick(self, pool: Pool, count: int) -> Picks:
-        """Finds neighbours by CLIP's image and text embeddings, and picks."""
-        features = SideBySide(pool.signals["clip_image"], pool.signals["clip_text"])
+        """Finds neighbors by CLIP's image and text embeddings, and picks."""
+        features = Rows(pool.signals["clip_image"], pool.signals["clip_text"])
         graph = nearest_neighbors(
             features, self.num_candidates, exact_below=self.exact_below, seed=self.seed
         )

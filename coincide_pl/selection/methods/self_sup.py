@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays.blocks import centroid_cosines
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.ranking import ranked
+from coincide_pl.selection.arrays.rows import Rows, centroid_cosines
 from coincide_pl.selection.selector import Picks, Pool, Selector
 
 
@@ -53,7 +53,7 @@ class SelfSup(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` farthest or nearest."""
-        features = pool.signals["mean_token"]
+        features = Rows(pool.signals["mean_token"])
         clusters = spherical_kmeans(
             features, self.num_clusters, self.num_iterations, self.seed, device=pool.device
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays.blocks import Rows, centroid_cosines, float_rows
+from coincide_pl.selection.arrays.dtypes import Floats, Ints
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.ranking import ranked
+from coincide_pl.selection.arrays.rows import Rows, centroid_cosines
 from coincide_pl.selection.selector import Picks, Pool, Selector
 
 BLOCK = 2048
@@ -51,7 +53,7 @@ class SemDeDup(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """Clusters, measures redundancy, and keeps the `count` least redundant."""
-        features = pool.signals["last_token"]
+        features = Rows(pool.signals["last_token"])
         clusters = spherical_kmeans(
             features, self.num_clusters, self.num_iterations, self.seed, device=pool.device
         )
@@ -66,7 +68,7 @@ class SemDeDup(Selector):
         return Picks(indices, {"size": sizes, "selected": kept}, labels=clusters.labels)
 
 
-def redundancies(features: Rows, members: np.ndarray) -> np.ndarray:
+def redundancies(features: Rows, members: Ints) -> Floats:
     """Each sample's largest cosine to one before it, in float64: copies nearly so differ late.
 
     Args:
@@ -78,11 +80,11 @@ def redundancies(features: Rows, members: np.ndarray) -> np.ndarray:
     """
     out = np.full(len(members), -1, np.float64)
     for start in range(0, len(members), BLOCK):
-        own = float_rows(features, members[start : start + BLOCK], True, np.float64)
+        own = features.floats(members[start : start + BLOCK], True, torch.float64)
         here = out[start : start + BLOCK]
         inside = np.where(np.tri(len(own), k=-1, dtype=bool), own @ own.T, -1)
         np.maximum(here, inside.max(1), out=here)
         for before in range(0, start, BLOCK):
-            earlier = float_rows(features, members[before : before + BLOCK], True, np.float64)
+            earlier = features.floats(members[before : before + BLOCK], True, torch.float64)
             np.maximum(here, (own @ earlier.T).max(1), out=here)
     return out

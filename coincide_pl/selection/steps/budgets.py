@@ -5,41 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from coincide_pl.errors import SelectionError
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Budgets as they came about.
-
-    Attributes:
-        order: int64 [K], clusters from the largest share to the smallest.
-        official: int64 [K], what the authors' walk gives each cluster.
-        whole: bool [K], clusters smaller than their share, which the walk takes as they are.
-        total: int64 [K], the same after the shortfall was handed out.
-    """
-
-    order: np.ndarray
-    official: np.ndarray
-    whole: np.ndarray
-    total: np.ndarray
+from coincide_pl.selection.arrays.dtypes import ArrayLike, Bools, Floats, Ints, like
 
 
 def budgets(
-    transferability: np.ndarray | torch.Tensor,
-    density: np.ndarray | torch.Tensor,
-    sizes: np.ndarray | torch.Tensor,
+    transferability: ArrayLike,
+    density: ArrayLike,
+    sizes: ArrayLike,
     count: int,
     temperature: float = 0.1,
-) -> np.ndarray | torch.Tensor:
+) -> ArrayLike:
     """Samples per cluster, P_i ∝ exp(S_i / (τ D_i)), `count` in all.
+
+    They are the authors' budgets, see `official_budgets`, and what these fall short of the count,
+    handed out in the same order to the clusters with samples left.
 
     Args:
         transferability: S, [K].
         density: D, [K]; ignored where a cluster is empty.
-        sizes: int [K].
+        sizes: samples of each cluster, int [K].
         count: samples wanted.
         temperature: τ.
 
@@ -48,26 +34,53 @@ def budgets(
 
     Raises:
         SelectionError: the count is not to be had, or an input is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> transferability, density = np.array([0.7, 0.6]), np.array([0.5, 0.5])
+        >>> budgets(transferability, density, np.array([10, 10]), 12)
+        array([10,  2])
     """
-    total = walk(
-        np.asarray(transferability), np.asarray(density), np.asarray(sizes), count, temperature
-    ).total
-    return torch.from_numpy(total) if isinstance(sizes, torch.Tensor) else total
+    room = np.asarray(sizes)
+    official = official_budgets(
+        np.asarray(transferability), np.asarray(density), room, count, temperature
+    )
+    total = official.counts.copy()
+    remaining = count - int(total.sum())
+    for cluster in official.order:
+        more = min(remaining, int(room[cluster] - total[cluster]))
+        total[cluster] += more
+        remaining -= more
+    return like(total, sizes)
 
 
-def walk(
-    transferability: np.ndarray,
-    density: np.ndarray,
-    sizes: np.ndarray,
-    count: int,
-    temperature: float,
-) -> Walk:
-    """The authors' walk, then the shortfall handed out in the same order.
+@dataclass(frozen=True)
+class Budgets:
+    """What the authors' walk over the clusters gives each of them; it may end short.
+
+    Attributes:
+        order: int64, the clusters with samples, from the largest share to the smallest.
+        counts: int64 [K], samples of each cluster.
+        whole: bool [K], clusters smaller than their share, which are taken as they are.
+    """
+
+    order: Ints
+    counts: Ints
+    whole: Bools
+
+
+def official_budgets(
+    transferability: Floats, density: Floats, sizes: Ints, count: int, temperature: float
+) -> Budgets:
+    """The authors' budgets.
 
     From the largest share to the smallest, a cluster gets round(remaining * its share among the
     clusters not yet visited), or all its samples if it has fewer, and what it could not take stays
     in the remainder. With scores sorted downwards a share is 1 / Z_i,
     Z_i = 1 + Z_{i+1} exp((s_{i+1} - s_i) / τ), which can't overflow.
+
+    Raises:
+        SelectionError: the count is not to be had, or an input is not finite.
     """
     if not 0 < temperature < float("inf"):
         raise SelectionError(f"temperature: {temperature} must be a positive number")
@@ -83,17 +96,12 @@ def walk(
     parts = np.ones(len(order))
     for i in range(len(order) - 2, -1, -1):
         parts[i] += parts[i + 1] * np.exp(scores[i + 1] - scores[i])
-    official = np.zeros(len(sizes), np.int64)
+    counts = np.zeros(len(sizes), np.int64)
     whole = np.zeros(len(sizes), bool)
     remaining = count
     for cluster, part in zip(order, parts, strict=True):
         share = round(remaining / part)
         whole[cluster] = share > sizes[cluster]
-        official[cluster] = min(share, sizes[cluster])
-        remaining -= int(official[cluster])
-    total = official.copy()
-    for cluster in order:
-        more = min(remaining, int(sizes[cluster] - total[cluster]))
-        total[cluster] += more
-        remaining -= more
-    return Walk(order, official, whole, total)
+        counts[cluster] = min(share, sizes[cluster])
+        remaining -= int(counts[cluster])
+    return Budgets(order, counts, whole)

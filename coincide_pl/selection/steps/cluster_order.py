@@ -1,8 +1,7 @@
-"""Inside the clusters: kernel means and the order of picking, cluster by cluster from the store."""
+"""What is known of clusters from their rows: kernel means, and the order of picking."""
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -13,20 +12,47 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from coincide_pl.processes import group_size, summed
-from coincide_pl.selection.arrays.assigner import Keeper
-from coincide_pl.selection.arrays.kmeans import KEEP_EVERY
-from coincide_pl.selection.arrays.rows import Rows
-from coincide_pl.selection.steps.kernels import Kernel, fits, mean_density, members
+from coincide_pl.processes import group_size, own_share, summed
+from coincide_pl.selection.arrays.dtypes import Array, Arrays, Floats, Ints
+from coincide_pl.selection.arrays.rows import MEMORY, Rows
+from coincide_pl.selection.cache import KEEP_EVERY, Checkpointer
+from coincide_pl.selection.steps.kernels import Kernel, fits, members
+
+STATE = "cluster_order"
+"""Under this name the checkpointer keeps what is known."""
 
 
-@dataclass
-class Within:
-    """What is known of each cluster from its own rows.
-
-    Rows stand cluster by cluster: those of cluster i at `starts[i]` to `starts[i + 1]`.
+@dataclass(frozen=True)
+class KnownCluster:
+    """What is known of one cluster of n samples.
 
     Attributes:
+        rows: int64 [n], its rows of the pool, ascending.
+        means: float64 [n], mean kernel of each with all.
+        order: int64, places in `rows` in order of picking, as far as they are known.
+    """
+
+    rows: Ints
+    means: Floats
+    order: Ints
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def greedy(self, count: int) -> Ints:
+        """The first `count` places in order of picking; as many must be known."""
+        assert len(self.order) >= count
+        return self.order[:count]
+
+
+class ClusterOrder:
+    """The clusters of some rows, each read once for its density and its order of picking.
+
+    Rows stand cluster by cluster: those of cluster i at `starts[i]` to `starts[i + 1]`. All
+    processes of a torch.distributed group take part; all must call, and all know the same.
+
+    Attributes:
+        sizes: int64 [K].
         starts: int64 [K + 1].
         members: int64 [N], rows of the pool, ascending in each cluster.
         means: float64 [N], mean kernel of each member with its cluster.
@@ -34,171 +60,141 @@ class Within:
         known: int64 [K], how many places of `order` are known; -1 where not even `means` are.
     """
 
-    starts: np.ndarray
-    members: np.ndarray
-    means: np.ndarray
-    order: np.ndarray
-    known: np.ndarray
+    def __init__(
+        self,
+        rows: Rows,
+        labels: Ints,
+        num_clusters: int,
+        bandwidth: float = 1.0,
+        memory: int = MEMORY,
+        device: str = "cpu",
+        checkpointer: Checkpointer | None = None,
+    ) -> None:
+        """Knows what the checkpointer has kept; reads no row yet.
 
-    @classmethod
-    def unknown(cls, labels: np.ndarray, num_clusters: int) -> Within:
-        """Before any row is read."""
+        Args:
+            rows: of the pool, N.
+            labels: the cluster of each row, int [N].
+            num_clusters: K.
+            bandwidth: σ of the kernel.
+            memory: bytes of rows and kernels held at once.
+            device: where rows are multiplied.
+            checkpointer: keeps what is known now and then, and at the end.
+        """
+        self.pool, self.bandwidth, self.memory = rows, bandwidth, memory
+        self.device, self.checkpointer = torch.device(device), checkpointer
         groups = members(labels, num_clusters)
-        sizes = np.array([len(group) for group in groups])
-        n = len(labels)
-        return cls(
-            np.append(0, np.cumsum(sizes)),
-            np.concatenate(groups),
-            np.zeros(n),
-            np.zeros(n, np.int64),
-            np.where(sizes > 0, -1, 0),
+        self.sizes: Ints = np.array([len(group) for group in groups])
+        self.starts: Ints = np.append(0, np.cumsum(self.sizes))
+        self.members: Ints = np.concatenate(groups)
+        kept = None if checkpointer is None else checkpointer.load(STATE)
+        known: Arrays = kept or {
+            "means": np.zeros(len(labels)),
+            "order": np.zeros(len(labels), np.int64),
+            "known": np.where(self.sizes > 0, -1, 0),
+        }
+        self.means, self.order, self.known = known["means"], known["order"], known["known"]
+        summed(np.zeros(1))  # nobody keeps more before all have read what was kept
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[KnownCluster]:
+        return (self[cluster] for cluster in range(len(self)))
+
+    def __getitem__(self, cluster: int) -> KnownCluster:
+        start, stop = self.starts[cluster], self.starts[cluster + 1]
+        known = start + max(0, self.known[cluster])
+        return KnownCluster(
+            self.members[start:stop], self.means[start:stop], self.order[start:known]
         )
 
-    @property
-    def sizes(self) -> np.ndarray:
-        """Int64 [K]."""
-        return np.diff(self.starts)
+    def learn(self, wanted: Ints | None = None) -> None:
+        """Read what is not known yet.
 
-    def rows(self, cluster: int) -> np.ndarray:
-        """Rows of the pool in a cluster, ascending."""
-        return self.members[self.starts[cluster] : self.starts[cluster + 1]]
+        Clusters whose rows and kernel fit in memory are read some at a time, with their rows
+        ascending over all of these, and put in order of picking to the last sample: any budget is
+        then a look-up. A larger cluster is put in order as far as is wanted.
 
-    def picked(self, cluster: int, count: int) -> np.ndarray:
-        """The first `count` rows in order of picking; as many must be known."""
-        start = self.starts[cluster]
-        assert self.known[cluster] >= count
-        return self.rows(cluster)[self.order[start : start + count]]
+        Args:
+            wanted: int64 [K], places in the order that must be known (default: none in a cluster
+                that does not fit).
+        """
+        wanted = np.zeros_like(self.sizes) if wanted is None else np.minimum(wanted, self.sizes)
+        missing = np.flatnonzero((self.known < wanted) | (self.known < 0))
+        if not len(missing):
+            return
+        ends = np.cumsum(self.sizes[missing])
+        share = own_share(int(ends[-1]) + 1)  # clusters that follow each other, of as many rows
+        own = missing[(share.start <= ends) & (ends < share.stop)]
+        small = [c for c in own if fits(int(self.sizes[c]), self.pool.row_bytes, self.memory)]
+        shown = self.checkpointer is not None and sys.stderr.isatty()
+        with Progress(console=Console(stderr=True), transient=True, disable=not shown) as progress:
+            task = progress.add_task(f"{len(own)} clusters", total=float(self.sizes[own].sum()))
+            saved = time.monotonic()
+            groups = list(self._groups(small))
+            together = (self._rows_of(group) for group in groups)
+            for group, block in zip(groups, self.pool.gathers(together), strict=True):
+                at = self._rows_of(group)
+                for cluster in group:
+                    rows = self[cluster].rows
+                    self._read(cluster, len(rows), block[np.searchsorted(at, rows)])
+                    progress.advance(task, len(rows))
+                if time.monotonic() - saved > KEEP_EVERY:
+                    self._keep()
+                    saved = time.monotonic()
+            for cluster in sorted(set(own.tolist()) - set(small)):
+                self._read(cluster, int(wanted[cluster]))
+                progress.advance(task, float(self.sizes[cluster]))
+                self._keep()
+        self._exchange(missing, own)
+        self._keep()
 
-    def densities(self, include_self: bool) -> np.ndarray:
-        """D, float64 [K]; 0 where a cluster is empty."""
-        spans = itertools.pairwise(self.starts)
-        return np.array([mean_density(self.means[a:b], include_self) for a, b in spans])
+    def _read(self, cluster: int, count: int, loaded: Array | None = None) -> None:
+        """Learns one cluster, its order as far as `count`; its rows may be loaded already."""
+        known, at = self[cluster], self.starts[cluster]
+        rows = self.pool.subset(known.rows)
+        kernel = Kernel(rows, self.bandwidth, self.memory, self.device, loaded)
+        if self.known[cluster] >= 0:
+            kernel.means = known.means
+        self.means[at : at + len(known)] = kernel.means
+        self.order[at : at + count] = kernel.greedy(count)
+        self.known[cluster] = count
 
-
-@dataclass(frozen=True)
-class Reading:
-    """How the rows of clusters are read and multiplied.
-
-    Attributes:
-        rows: of the pool.
-        bandwidth: σ.
-        memory: bytes of rows and kernels held at once.
-        device: where rows are multiplied.
-    """
-
-    rows: Rows
-    bandwidth: float
-    memory: int
-    device: torch.device
-
-
-def read_clusters(
-    within: Within,
-    reading: Reading,
-    wanted: np.ndarray | None = None,
-    keeper: Keeper | None = None,
-) -> bool:
-    """Learn what is not known yet, in place.
-
-    Clusters whose rows and kernel fit in memory are read some at a time, with their rows ascending
-    over all of these, and put in order of picking to the last sample: any budget is then a look-up.
-    A larger cluster is put in order as far as is wanted.
-
-    Args:
-        within: what is known.
-        reading: how to read.
-        wanted: int64 [K], places in the order that must be known (default: none in a cluster that
-            does not fit).
-        keeper: saves what is known now and then, and at the end.
-
-    Returns:
-        Whether anything was learned.
-    """
-    sizes = within.sizes
-    wanted = np.zeros_like(sizes) if wanted is None else wanted
-    every = np.flatnonzero(within.known < np.minimum(wanted, sizes))
-    every = np.union1d(every, np.flatnonzero(within.known < 0))
-    ranks, rank = group_size()
-    # Each process takes clusters that follow each other, with as many rows as any other's.
-    place = np.cumsum(sizes[every]) * ranks // max(1, int(sizes[every].sum()) + 1)
-    missing = every[place == rank]
-    small = [c for c in missing if fits(int(sizes[c]), reading.rows.row_bytes, reading.memory)]
-    groups = list(_groups(small, sizes, reading))
-    progress = Progress(console=Console(stderr=True), transient=True, disable=not _shown(keeper))
-    saved = time.monotonic()
-    with progress:
-        task = progress.add_task(f"{len(missing)} clusters", total=float(sizes[missing].sum()))
-        together = (np.sort(np.concatenate([within.rows(c) for c in g])) for g in groups)
-        for group, block in zip(groups, reading.rows.gathers(together), strict=True):
-            at = np.sort(np.concatenate([within.rows(c) for c in group]))
-            for cluster in group:
-                own = within.rows(cluster)
-                _learn(within, cluster, reading, len(own), block[np.searchsorted(at, own)])
-                progress.advance(task, len(own))
-            if keeper is not None and time.monotonic() - saved > KEEP_EVERY:
-                keeper.save("within", state(within))
-                saved = time.monotonic()
-        for cluster in sorted(set(missing.tolist()) - set(small)):
-            _learn(within, cluster, reading, int(wanted[cluster]), None)
-            progress.advance(task, float(sizes[cluster]))
-            if keeper is not None:
-                keeper.save("within", state(within))
-    _exchange(within, every, missing)
-    if keeper is not None and len(every):
-        keeper.save("within", state(within))
-    return len(every) > 0
-
-
-def _exchange(within: Within, every: np.ndarray, mine: np.ndarray) -> None:
-    """Give every process what each has learned."""
-    if group_size()[0] == 1 or not len(every):
-        return
-    own, all_rows = (
-        np.concatenate([np.arange(within.starts[c], within.starts[c + 1]) for c in clusters])
-        if len(clusters)
-        else np.zeros(0, np.int64)
-        for clusters in (mine, every)
-    )
-    for array, rows, places in (
-        (within.means, all_rows, own),
-        (within.order, all_rows, own),
-        (within.known, every, mine),
-    ):
-        learned = np.zeros_like(array)
-        learned[places] = array[places]
-        array[rows] = summed(learned)[rows]
-
-
-def state(within: Within) -> dict[str, np.ndarray]:
-    """What is known, as arrays to save."""
-    return {"means": within.means, "order": within.order, "known": within.known}
-
-
-def _learn(
-    within: Within, cluster: int, reading: Reading, count: int, loaded: np.ndarray | None
-) -> None:
-    rows = reading.rows.subset(within.rows(cluster))
-    kernel = Kernel(rows, reading.bandwidth, reading.memory, reading.device, loaded)
-    span = slice(int(within.starts[cluster]), int(within.starts[cluster + 1]))
-    if within.known[cluster] < 0:
-        within.means[span] = kernel.means()
-    within.order[span][:count] = kernel.greedy(count, within.means[span])
-    within.known[cluster] = count
-
-
-def _groups(clusters: list[int], sizes: np.ndarray, reading: Reading) -> Iterator[list[int]]:
-    """Clusters in order, as many together as half of the memory holds rows of twice."""
-    group: list[int] = []
-    room = left = max(1, reading.memory // 4 // reading.rows.row_bytes)
-    for cluster in clusters:
-        if group and sizes[cluster] > left:
+    def _groups(self, clusters: list[int]) -> Iterator[list[int]]:
+        """Clusters in order, as many together as half of the memory holds rows of twice."""
+        group: list[int] = []
+        room = left = max(1, self.memory // 4 // self.pool.row_bytes)
+        for cluster in clusters:
+            if group and self.sizes[cluster] > left:
+                yield group
+                group, left = [], room
+            group.append(cluster)
+            left -= int(self.sizes[cluster])
+        if group:
             yield group
-            group, left = [], room
-        group.append(cluster)
-        left -= int(sizes[cluster])
-    if group:
-        yield group
 
+    def _rows_of(self, group: list[int]) -> Ints:
+        """Rows of several clusters, ascending."""
+        return np.sort(np.concatenate([self[cluster].rows for cluster in group]))
 
-def _shown(keeper: Keeper | None) -> bool:
-    return keeper is not None and sys.stderr.isatty()
+    def _exchange(self, missing: Ints, own: Ints) -> None:
+        """Gives every process what each has learned."""
+        if group_size()[0] == 1:
+            return
+        every_row, own_rows = (
+            np.repeat(np.isin(np.arange(len(self)), c), self.sizes) for c in (missing, own)
+        )
+        for array, every, mine in (
+            (self.means, every_row, own_rows),
+            (self.order, every_row, own_rows),
+            (self.known, missing, own),
+        ):
+            learned = np.zeros_like(array)
+            learned[mine] = array[mine]
+            array[every] = summed(learned)[every]
+
+    def _keep(self) -> None:
+        if self.checkpointer is not None:
+            state = {"means": self.means, "order": self.order, "known": self.known}
+            self.checkpointer.save(STATE, state)

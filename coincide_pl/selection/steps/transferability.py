@@ -8,17 +8,18 @@ import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.selection.arrays.dtypes import ArrayLike
 from coincide_pl.selection.arrays.exact import rounded_unit
 
 Modality = Literal["text", "visual", "both"]
 
 
 def transferability(
-    centroids: np.ndarray | torch.Tensor,
+    centroids: ArrayLike,
     num_layers: int,
     modality: Modality = "text",
     exclude_above: float | None = 0.9,
-) -> np.ndarray | torch.Tensor:
+) -> ArrayLike:
     """S_i: the mean cosine of centroid i with the others, S_i = mean_j cos(c_i, c_j).
 
     The defaults are the authors' code: text halves only, and pairs more similar than 0.9 left out,
@@ -37,6 +38,12 @@ def transferability(
 
     Raises:
         SelectionError: the width does not divide into layers and halves.
+
+    Example:
+        >>> import numpy as np
+        >>> centroids = np.array([[1, 0, 1, 0], [0, 1, 0.6, 0.8], [1, 0, 0, 1]])  # [visual, text]
+        >>> transferability(centroids, num_layers=1).round(2)
+        array([0.3, 0.7, 0.4])
     """
     rows = (
         torch.as_tensor(np.asarray(centroids)) if isinstance(centroids, np.ndarray) else centroids

@@ -1,0 +1,133 @@
+"""Which centroid is nearest to each row, exactly: fast products narrow the choice."""
+
+from __future__ import annotations
+
+import functools
+import time
+
+import numpy as np
+import torch
+
+from coincide_pl.selection.arrays.dtypes import Array, Bools, Floats, Ints
+from coincide_pl.selection.arrays.exact import STEP
+
+EXACT_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
+"""Entries of pairs multiplied exactly at once: what a cache holds, or what keeps a GPU busy."""
+MANY = 2048
+"""Centroids from which bfloat16 pays: its products leave more rows to be decided exactly."""
+
+
+class Nearest:
+    """The nearest of some centroids: fast products narrow the choice, exact ones decide.
+
+    An inner product of vectors of norm 1 in float32 is off by at most d 2^-24, in whatever order it
+    is summed; rounding both vectors to bfloat16, and the result, adds 2^-9 each. Centroids within
+    twice that of the best are compared by their exact inner products.
+    """
+
+    def __init__(
+        self, unit: Floats, numbers: Ints, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        """Moves the centroids to where they are needed.
+
+        Args:
+            unit: float32 [K, d], all centroids.
+            numbers: int64 [k], ascending, those compared.
+            dtype: of the fast products.
+            device: of the fast products.
+        """
+        self.numbers, self.dtype, self.device = numbers, dtype, device
+        self.unit = torch.from_numpy(unit).to(device)
+        compared = self.unit if len(numbers) == len(unit) else self.unit[numbers]
+        self.near = compared.to(dtype)
+        self.rounding = STEP if dtype == torch.float32 else 2.0**-9
+        self.error = 1.02 * unit.shape[1] * STEP + 3.1 * self.rounding
+
+    def __call__(
+        self,
+        block: Array,
+        norms: Floats,
+        own: tuple[Ints, Floats] | None = None,
+    ) -> tuple[Ints, Floats]:
+        """Nearest centroids of some rows.
+
+        Args:
+            block: [b, d].
+            norms: float32 [b], of the rows.
+            own: for rows that have a centroid beside these, its number int64 [b] and about its
+                inner product float32 [b].
+
+        Returns:
+            Numbers int64 [b], and about the inner products float32 [b].
+        """
+        rows = torch.from_numpy(block).to(self.device)
+        error = self.error * torch.from_numpy(norms).to(self.device)
+        products = rows.to(self.dtype) @ self.near.T  # [b, k]
+        best = products.amax(1).float()
+        least = best
+        if own is not None:
+            least = least.maximum(torch.from_numpy(own[1]).to(self.device))
+        least = least - 2 * error
+        least = (least - 2 * self.rounding * least.abs()).to(products.dtype)  # never rounded up
+        flat = nonzeros(products >= least[:, None])
+        row, which = flat // products.shape[1], flat % products.shape[1]
+        number, choices = self.numbers[which], np.bincount(row, minlength=len(block))
+        if own is None:
+            labels: Ints = np.empty(len(block), np.int64)
+            scores: Floats = best.cpu().numpy()
+            clear = choices[row] == 1
+            labels[row[clear]] = number[clear]
+            row, number, which = row[~clear], number[~clear], which[~clear]
+        else:
+            labels, scores = own[0].copy(), own[1].copy()
+        if len(row):
+            place = torch.from_numpy(row).to(self.device), torch.from_numpy(which).to(self.device)
+            about = products[place].float().cpu().numpy()
+            if own is not None:
+                again = np.flatnonzero(choices)
+                row, number = np.append(row, again), np.append(number, own[0][again])
+                about = np.append(about, own[1][again])
+            order = np.lexsort((number, -self._exact(rows, row, number), row))
+            first = order[np.flatnonzero(np.diff(row[order], prepend=-1))]
+            labels[row[first]], scores[row[first]] = number[first], about[first]
+        return labels, scores
+
+    def _exact(self, rows: torch.Tensor, pair_rows: Ints, numbers: Ints) -> Floats:
+        """Inner products of pairs, float64."""
+        out = torch.empty(len(pair_rows), dtype=torch.float64, device=self.device)
+        first, second = torch.from_numpy(pair_rows), torch.from_numpy(numbers)
+        step = max(1, EXACT_AT_ONCE[self.device.type] // rows.shape[1])
+        for start in range(0, len(out), step):
+            span = slice(start, start + step)
+            one = rows[first[span].to(self.device)].double()
+            out[span] = one.mul_(self.unit[second[span].to(self.device)]).sum(1)
+        products: Floats = out.cpu().numpy()
+        return products
+
+
+def nonzeros(mask: torch.Tensor) -> Ints:
+    """Flat places of what is true, ascending."""
+    if mask.device.type == "cpu":
+        return np.flatnonzero(mask.numpy())
+    places: Ints = mask.flatten().nonzero()[:, 0].cpu().numpy()
+    return places
+
+
+def take(block: Array, mask: Bools) -> Array:
+    """The rows of a block that a mask names, without a copy where it names all."""
+    return block if mask.all() else block[mask]
+
+
+@functools.cache
+def fastest(device: torch.device) -> torch.dtype:
+    """The faster precision for products here; which it is does not change the clusters."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        square = torch.ones(768, 768, dtype=dtype)
+        square @ square
+        begin = time.perf_counter()
+        square @ square
+        seconds[dtype] = time.perf_counter() - begin
+    return min(seconds, key=seconds.__getitem__)

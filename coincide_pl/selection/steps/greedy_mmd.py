@@ -1,0 +1,42 @@
+"""Picks inside a cluster that keep its distribution (paper, section 3.4)."""
+
+from __future__ import annotations
+
+from coincide_pl.errors import SelectionError
+from coincide_pl.selection.arrays.dtypes import ArrayLike, like
+from coincide_pl.selection.arrays.rows import MEMORY, Rows
+from coincide_pl.selection.steps.cluster_order import KnownCluster
+from coincide_pl.selection.steps.kernels import Kernel, check_bandwidth
+
+
+def greedy_mmd(
+    features: ArrayLike | KnownCluster, count: int, bandwidth: float = 1.0, memory: int = MEMORY
+) -> ArrayLike:
+    """Greedily pick the samples whose kernel mean stays nearest to the cluster's.
+
+    Each step adds the sample that makes MMD² = mean k(C, C) + mean k(P, P) - 2 mean k(C, P) of the
+    picks P smallest; of equals the first.
+
+    Args:
+        features: [n, D], one cluster; or the `KnownCluster` of a `ClusterOrder` that has read it.
+        count: how many, at most n. Fewer are the first of more.
+        bandwidth: σ.
+        memory: bytes of rows and kernel held at once.
+
+    Returns:
+        int64 [count] in order of picking, of the kind of `features`.
+
+    Raises:
+        SelectionError: more are asked for than there are.
+
+    Example:
+        >>> import numpy as np
+        >>> greedy_mmd(np.array([[0.0], [0.1], [0.2], [1.0]]), 2)
+        array([2, 3])
+    """
+    check_bandwidth(bandwidth)
+    if not 0 <= count <= len(features):
+        raise SelectionError(f"can't pick {count} of {len(features)} samples")
+    if isinstance(features, KnownCluster):
+        return features.greedy(count)
+    return like(Kernel(Rows(features), bandwidth, memory).greedy(count), features)

@@ -1,0 +1,127 @@
+"""From clusters to picks: density, budgets, and the order of picking."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from coincide_pl.errors import SelectionError
+from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, Ints, like
+from coincide_pl.selection.arrays.rows import MEMORY, Rows
+from coincide_pl.selection.selector import Picks, target_count
+from coincide_pl.selection.steps.budgets import Budgets, budgets, official_budgets
+from coincide_pl.selection.steps.cluster_order import ClusterOrder
+from coincide_pl.selection.steps.density import density
+from coincide_pl.selection.steps.greedy_mmd import greedy_mmd
+from coincide_pl.selection.steps.kernels import check_bandwidth
+
+log = logging.getLogger(__name__)
+
+
+def pick(
+    features: ArrayLike,
+    labels: ArrayLike,
+    transferability: ArrayLike,
+    fraction: float,
+    temperature: float = 0.1,
+    bandwidth: float = 1.0,
+    memory: int = MEMORY,
+) -> ArrayLike:
+    """From cluster labels to picks, as the authors' code does it.
+
+    Args:
+        features: [N, D].
+        labels: int [N], the row's cluster, 0 to K - 1.
+        transferability: S, [K].
+        fraction: of the N samples; int(fraction * N) are picked.
+        temperature: τ of the budgets.
+        bandwidth: σ of the kernel.
+        memory: bytes of rows and kernel held at once.
+
+    Returns:
+        Rows int64 [count]: cluster by cluster from the largest share to the smallest, in order of
+        picking, then the rows that make up for a walk that ended short.
+
+    Raises:
+        SelectionError: a parameter out of range, or a label without transferability.
+
+    Example:
+        >>> import numpy as np
+        >>> features = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
+        >>> labels, transferability = np.array([0, 0, 1, 1]), np.array([0.5, 0.5])
+        >>> pick(features, labels, transferability, fraction=0.5)
+        array([2, 0])
+    """
+    check_bandwidth(bandwidth)
+    scores, owner = np.asarray(transferability), np.asarray(labels)
+    if len(owner) != len(features) or (
+        len(owner) and not 0 <= owner.min() <= owner.max() < len(scores)
+    ):
+        raise SelectionError(f"labels must be {len(features)} numbers from 0 to {len(scores) - 1}")
+    order = ClusterOrder(Rows(features), owner, len(scores), bandwidth, memory)
+    count = target_count(fraction, len(owner))
+    return like(pick_from_clusters(order, owner, scores, count, temperature).indices, features)
+
+
+def pick_from_clusters(
+    order: ClusterOrder,
+    labels: Ints,
+    transferability: Floats,
+    count: int,
+    temperature: float,
+    include_self: bool = True,
+) -> Picks:
+    """The paper's steps once there are clusters and their transferability.
+
+    Args:
+        order: the clusters, with what is known of them; it learns the rest.
+        labels: the cluster of each row, int [N].
+        transferability: S, [K].
+        count: how many rows.
+        temperature: τ.
+        include_self: whether density counts each sample's pair with itself.
+    """
+    with stage("density and order of picking"):
+        order.learn()
+    dense = np.asarray(density(order, labels, include_self=include_self))
+    shares = np.asarray(budgets(transferability, dense, order.sizes, count, temperature))
+    official = official_budgets(transferability, dense, order.sizes, count, temperature)
+    with stage("picks"):
+        order.learn(np.where(official.whole, 0, shares))
+    columns = {
+        "size": order.sizes,
+        "transferability": transferability,
+        "density": dense,
+        "selected": shares,
+    }
+    return Picks(rows_in_order(order, shares, official), columns, labels=labels)
+
+
+def rows_in_order(order: ClusterOrder, shares: Ints, official: Budgets) -> Ints:
+    """The rows that budgets stand for: the authors', then those that make up for a shortfall.
+
+    A cluster that their walk takes whole comes in record order, as in their code; the greedy picks
+    of any other go on from the official ones to the rest of its share.
+    """
+    first, more = [], []
+    for cluster in official.order:
+        if official.whole[cluster]:
+            first.append(order[cluster].rows)
+        elif shares[cluster]:
+            places = np.asarray(greedy_mmd(order[cluster], int(shares[cluster])))
+            rows = order[cluster].rows[places]
+            first.append(rows[: official.counts[cluster]])
+            more.append(rows[official.counts[cluster] :])
+    return np.concatenate(first + more)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Logs how long a stage took."""
+    begin = time.perf_counter()
+    yield
+    log.info("%s: %.1f s", name, time.perf_counter() - begin)
