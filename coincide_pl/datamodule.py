@@ -34,7 +34,7 @@ from coincide_pl.models.sharding import SHARDED
 from coincide_pl.processes import on_first_process
 from coincide_pl.selection import Pool, Selection, Selector
 from coincide_pl.selection.cache import Cache, NoCache
-from coincide_pl.selection.selector import missing, target_count
+from coincide_pl.selection.selector import SignalKind, missing, name_of, target_count
 from coincide_pl.selection.stored import check_given, is_as_asked, select_into
 from coincide_pl.signals import Signals, SignalsStore
 
@@ -205,7 +205,8 @@ class InstructionData(lightning.LightningDataModule):
         if not selector.signals:
             return Pool(self.records, {}, fingerprints)
         stores = self._stores(type(selector).__name__, selector.signals)
-        used = [store for store in stores if set(selector.signals) & set(store)]
+        needed = set(map(name_of, selector.signals))
+        used = [store for store in stores if needed & set(store)]
         if used:  # a store that has no part in it may come and go
             fingerprints["signals"] = " + ".join(map(self._noted, used))
         held = next((s for s in used if "activations" in s), None)
@@ -241,7 +242,7 @@ class InstructionData(lightning.LightningDataModule):
         self.signals_read[str(store.directory)] = store.fingerprint
         return store.fingerprint
 
-    def _stores(self, reader: str, needed: Sequence[str]) -> list[SignalsStore]:
+    def _stores(self, reader: str, needed: Sequence[SignalKind]) -> list[SignalsStore]:
         """The stores that `data.signals` names, checked."""
         if not self.signals:
             raise SelectionError(f"data.signals: {missing(reader, needed)}")

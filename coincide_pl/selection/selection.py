@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.files import beside
 from coincide_pl.interruption import interruption
+from coincide_pl.selection.arrays.dtypes import Arrays, Ints
+
+PUBLIC = "coincide_pl.selection"
+"""Selection files name this package's selectors by their place here, in whatever file they are."""
+RENAMED = {"part": "keep", "density_with_self": "include_self"}
+"""Options of selectors by the names that older selection files have."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +38,13 @@ class Selection:
         labels: int32 [pool_size], the cluster of each row, where there are clusters.
     """
 
-    indices: np.ndarray
+    indices: npt.NDArray[np.int64]
     pool_size: int
     selector: dict[str, Any]
     made_from: dict[str, str]
-    clusters: dict[str, np.ndarray] = field(default_factory=dict)
+    clusters: Arrays = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
-    labels: np.ndarray | None = None
+    labels: Ints | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -49,9 +56,9 @@ class Selection:
 
     @property
     def description(self) -> dict[str, Any]:
-        """How, from what and how many were chosen; not which."""
+        """How, from what and how many were chosen, in today's names; not which."""
         return {
-            "selector": self.selector,
+            "selector": current(self.selector),
             "made_from": self.made_from,
             "pool_size": self.pool_size,
             "count": len(self.indices),
@@ -97,7 +104,7 @@ class Selection:
             raise SelectionError(f"{path}: changed since it was written; select again")
         return selection
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def _arrays(self) -> Arrays:
         named = {f"clusters.{name}": values for name, values in self.clusters.items()}
         labels = {} if self.labels is None else {"labels": self.labels}
         return {"indices": self.indices, **dict(sorted(named.items())), **labels}
@@ -115,3 +122,12 @@ class Selection:
             },
             sort_keys=True,
         )
+
+
+def current(selector: dict[str, Any]) -> dict[str, Any]:
+    """A selector's class path and hyperparameters by the names that they have today."""
+    path = selector["class_path"]
+    if path.startswith(f"{PUBLIC}."):
+        path = f"{PUBLIC}.{path.rpartition('.')[2]}"
+    options = {RENAMED.get(name, name): value for name, value in selector["init_args"].items()}
+    return {"class_path": path, "init_args": options}

@@ -10,26 +10,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from coincide_pl import signals as room
 from coincide_pl.data.record import Record
 from coincide_pl.errors import SelectionError
+from coincide_pl.selection.arrays.dtypes import Array, Arrays, Ints
 from coincide_pl.selection.cache import Cache, NoCache
-from coincide_pl.selection.selection import Selection
+from coincide_pl.selection.selection import PUBLIC, Selection
+from coincide_pl.signals.signal import Signal, making
 
-REFERENCE = "coincide predict --config configs/models/reference.yaml --model.signals=[{}]"
-CLIP = "coincide predict --config configs/models/clip.yaml"
-MADE_BY = {
-    "activations": REFERENCE,
-    "el2n": REFERENCE,
-    "nll": REFERENCE,
-    "margin": REFERENCE,
-    "last_token": REFERENCE,
-    "mean_token": REFERENCE,
-    "clip_image": CLIP,
-    "clip_text": CLIP,
-    "clip_score": CLIP,
-    "difficulty": "coincide fit --config configs/models/self_filter.yaml",
-}
-"""The command that makes each signal; the data and the checkpoint come with it."""
+SignalKind = type[Signal] | str
+"""The class of a signal, or the name under which a store holds it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class Pool:
     """
 
     records: Sequence[Record]
-    signals: Mapping[str, np.ndarray] = field(default_factory=dict)
+    signals: Mapping[str, Array] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     num_layers: int | None = None
     cache: Cache = field(default_factory=NoCache)
@@ -58,34 +48,47 @@ class Pool:
 
 @dataclass(frozen=True)
 class Picks:
-    """What a selector gives.
+    """What a selector's `pick` gives.
 
     Attributes:
-        indices: int64 [count], rows of the pool in order of picking.
+        indices: int [count], rows of the pool in order of picking.
         clusters: columns of per-cluster figures [K] by name, where there are clusters.
         figures: what else is worth knowing of how it went, by name.
         labels: int [N], the cluster of each row, where there are clusters.
     """
 
-    indices: np.ndarray
-    clusters: dict[str, np.ndarray] = field(default_factory=dict)
+    indices: Ints | Sequence[int]
+    clusters: Arrays = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
-    labels: np.ndarray | None = None
+    labels: Ints | None = None
 
 
 class Selector(ABC):
     """A way to choose. A subclass keeps each constructor argument in an attribute of its name."""
 
-    signals: ClassVar[tuple[str, ...]] = ()
-    """Signals it needs, by name."""
+    signals: ClassVar[tuple[SignalKind, ...]] = ()
+    """Signals it needs, each by its class, or by the name under which a store holds it."""
     without_effect: ClassVar[tuple[str, ...]] = ()
     """Constructor arguments that do not change what is picked, such as a bound on memory."""
     by_all_processes: ClassVar[bool] = False
     """Whether all processes of a run call `select` together, to share the work."""
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Selector:
+        """Refuses a class without `pick`.
+
+        Raises:
+            SelectionError: naming the class.
+        """
+        if cls.__abstractmethods__:
+            raise SelectionError(
+                f"{cls.__module__}.{cls.__qualname__} is no selector yet: it has no method "
+                "pick(self, pool, count) (see README, a selector of your own)"
+            )
+        return super().__new__(cls)
+
     @abstractmethod
     def pick(self, pool: Pool, count: int) -> Picks:
-        """Chooses `count` rows, 1 to len(pool)."""
+        """Chooses `count` rows of a pool, from 1 to all of them."""
 
     def select(self, pool: Pool, count: int) -> Selection:
         """Choose `count` rows of a pool.
@@ -95,13 +98,13 @@ class Selector(ABC):
         """
         if not 0 < count <= len(pool):
             raise SelectionError(f"can't select {count} of {len(pool)} samples")
-        for signal in self.signals:
-            if signal not in pool.signals:
-                absent = [name for name in self.signals if name not in pool.signals]
-                raise SelectionError(missing(type(self).__name__, absent))
-            if len(pool.signals[signal]) != len(pool):
+        absent = [kind for kind in self.signals if name_of(kind) not in pool.signals]
+        if absent:
+            raise SelectionError(missing(type(self).__name__, absent))
+        for name in map(name_of, self.signals):
+            if len(pool.signals[name]) != len(pool):
                 raise SelectionError(
-                    f"signal {signal!r} has {len(pool.signals[signal])} rows, "
+                    f"signal {name!r} has {len(pool.signals[name])} rows, "
                     f"but there are {len(pool)} records"
                 )
         picks = self.pick(pool, count)
@@ -129,33 +132,51 @@ class Selector(ABC):
         Raises:
             SelectionError: an argument of the constructor that is not kept.
         """
-        names = [
-            n for n in inspect.signature(type(self)).parameters if n not in self.without_effect
-        ]
+        init = type(self).__init__
+        every = [] if init is object.__init__ else list(inspect.signature(init).parameters)[1:]
+        names = [name for name in every if name not in self.without_effect]
         for name in names:
             if not hasattr(self, name):
                 raise SelectionError(
                     f"{type(self).__name__}: its argument {name!r} must be kept in self.{name}"
                 )
+        module = type(self).__module__
+        public = PUBLIC if module.startswith(f"{PUBLIC}.") else module  # files may move
         return {
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "class_path": f"{public}.{type(self).__qualname__}",
             "init_args": {name: getattr(self, name) for name in names},
         }
 
 
-def missing(reader: str, signals: Sequence[str]) -> str:
-    """What to say of signals that are not there, with the commands that make them."""
-    by_command: dict[str, list[str]] = {}
-    for signal in signals:
-        by_command.setdefault(MADE_BY.get(signal, "coincide predict"), []).append(signal)
-    ways = [
-        f"`{command.format(','.join(names))}` makes {', '.join(names)}"
-        for command, names in by_command.items()
-    ]
+def name_of(kind: SignalKind) -> str:
+    """The name under which a store holds a signal."""
+    return kind if isinstance(kind, str) else kind.name
+
+
+def missing(reader: str, signals: Sequence[SignalKind]) -> str:
+    """What to say of signals that are not there, with the commands that make them.
+
+    Args:
+        reader: who needs them, as the message should say.
+        signals: at least one.
+    """
+    found = [kind if not isinstance(kind, str) else signal_class(kind) for kind in signals]
+    classes = [kind for kind in found if kind is not None]
+    unknown = [str(kind) for kind, own in zip(signals, found, strict=True) if own is None]
+    ways = [making(classes)] if classes else []
+    if unknown:
+        ways.append(f"no class of this package makes {', '.join(unknown)}, write one (see README)")
     return (
-        f"{reader} needs the signals {', '.join(signals)}: {'; '.join(ways)}; "
+        f"{reader} needs the signals {', '.join(map(name_of, signals))}: {'; '.join(ways)}; "
         "name the directory, or a list of them, in data.signals"
     )
+
+
+def signal_class(name: str) -> type[Signal] | None:
+    """The class whose signals have a name, if this package has one."""
+    found = [getattr(room, public) for public in room.__all__ if not public.startswith("Write")]
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, Signal)]
+    return next((kind for kind in kinds if getattr(kind, "name", None) == name), None)
 
 
 def target_count(fraction: float, size: int) -> int:

@@ -43,8 +43,13 @@ def is_as_asked(path: Path, selector: Selector, pool: Pool, count: int) -> bool:
     except SelectionError as error:
         log.warning("%s: selecting again", error)
         return False
-    asked = (selector.config, pool.fingerprints, len(pool), count)
-    if asked != (found.selector, found.made_from, found.pool_size, len(found.indices)):
+    asked = {
+        "selector": selector.config,
+        "made_from": pool.fingerprints,
+        "pool_size": len(pool),
+        "count": count,
+    }
+    if asked != found.description:
         log.info("%s: made from something else, selecting again", path)
         return False
     log.info("%s: as asked for, used again", path)

@@ -25,9 +25,9 @@ from features import LAYERS, write_features
 from jsonargparse import auto_cli
 
 from coincide_pl.selection import Coincide, Pool, Selection, density, greedy_mmd, pick
+from coincide_pl.selection.arrays.kmeans import METHODS
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.cache import Cache
-from coincide_pl.selection.arrays.kmeans import METHODS
 from coincide_pl.selection.steps.kernels import Kernel
 
 GIB = 2.0**30

@@ -23,7 +23,10 @@ TEST = "coincide_pl.models.target:TargetModule.test_step"
 def test_a_signal_ends_a_path_with_a_line_and_nothing_lost(runner, whole, fresh, number):
     places = {
         "predict": [("coincide_pl.data.records:_chunk", 1), (PREDICT, 4), ("os:pwrite", 3)],
-        "select": [("coincide_pl.selection.steps.cluster_order:ClusterOrder._read", 3), ("os:replace", 3)],
+        "select": [
+            ("coincide_pl.selection.steps.cluster_order:ClusterOrder._read", 3),
+            ("os:replace", 3),
+        ],
         "fit": [("torch:save", 1), (STEP, 3)],
         "test": [(TEST, 4)],
         "report": [("os:replace", 1)],

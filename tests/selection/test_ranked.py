@@ -28,7 +28,7 @@ def plain(scores, count, part):
 @pytest.mark.parametrize("levels", [5, 10**6])  # few: many are equal
 def test_parts_equal_a_plain_sort(selector, part, count, levels):
     scores = np.random.default_rng(count).integers(0, levels, N) / levels
-    chosen = selector(keep=part).select(pool(selector.signals[0], scores), count).indices
+    chosen = selector(keep=part).select(pool(selector.signals[0].name, scores), count).indices
     assert chosen.tolist() == plain(np.float32(scores), count, part)
 
 
@@ -37,7 +37,7 @@ def test_defaults_are_the_papers():
     assert EL2N().select(pool("el2n", scores), 8).indices.tolist() == plain(scores, 8, "highest")
     chosen = Perplexity().select(pool("nll", scores), 8).indices
     assert chosen.tolist() == plain(scores, 8, "middle")
-    assert EL2N().config["init_args"] == {"part": "highest"}
+    assert EL2N().config["init_args"] == {"keep": "highest"}
 
 
 def test_clip_scores_give_samples_without_image_the_median():

@@ -53,6 +53,7 @@ POINTS_PER_CENTROID = 256
 EXACT, PROJECTED = 1e15, 1e17
 """Products and sums up to which `auto` clusters in full width, and at one level."""
 
+
 @dataclass(frozen=True)
 class Clusters:
     """What k-means came to.

@@ -160,12 +160,14 @@ def _opened(array: Array) -> int | None:
 def _from_file(array: Array, file: int, rows: Ints) -> Array:
     """Rows of a memory map, read from the file under it."""
     out = np.empty((len(rows), array.shape[1]), array.dtype)
+    if not len(rows):
+        return out
     heads = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
     ends = np.append(heads[1:], len(rows))
     jobs = [(out[a:b], int(rows[a])) for a, b in zip(heads.tolist(), ends.tolist(), strict=True)]
     if len(jobs) == 1:
         _read(array, file, *jobs[0])
-    elif jobs:
+    else:
         step = max(1, len(jobs) // (4 * READERS))
         parts = [jobs[i : i + step] for i in range(0, len(jobs), step)]
         with ThreadPoolExecutor(READERS) as readers:

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from coincide_pl.selection.arrays.ranking import ranked
-from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.signals.clip import ClipScore
 
 
 class CLIPScore(Selector):
@@ -17,11 +18,11 @@ class CLIPScore(Selector):
     others: it is neither preferred nor avoided. Equal scores rank by row.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("clip_score",)
+    signals: ClassVar[tuple[SignalKind, ...]] = (ClipScore,)
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` highest."""
-        scores = np.array(pool.signals["clip_score"], np.float64)  # [N]
+        scores = np.array(pool.signals[ClipScore.name], np.float64)  # [N]
         shown = scores >= -1.5  # rounding may take a cosine a little below -1
         if shown.any():
             scores[~shown] = np.median(scores[shown])

@@ -10,11 +10,12 @@ import numpy as np
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.kmeans import Clusters, Method, spherical_kmeans
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
-from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.cluster_order import ClusterOrder
 from coincide_pl.selection.steps.kernels import check_bandwidth
 from coincide_pl.selection.steps.pick import pick_from_clusters, stage
 from coincide_pl.selection.steps.transferability import Modality, transferability
+from coincide_pl.signals.activations import Activations
 
 GIB = 2**30
 
@@ -30,7 +31,7 @@ class Coincide(Selector):
     another fraction or temperature takes seconds.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("activations",)
+    signals: ClassVar[tuple[SignalKind, ...]] = (Activations,)
     without_effect: ClassVar[tuple[str, ...]] = ("memory_gib",)
     by_all_processes: ClassVar[bool] = True
 
@@ -105,7 +106,7 @@ class Coincide(Selector):
         Raises:
             SelectionError: the activations do not divide into layers of two halves.
         """
-        activations, memory = Rows(pool.signals["activations"]), int(self.memory_gib * GIB)
+        activations, memory = Rows(pool.signals[Activations.name]), int(self.memory_gib * GIB)
         num_layers = layers_of(pool, activations.width)
         made_from = {"signals": pool.fingerprints.get("signals"), "clusters": self._clustering}
         cache = pool.cache.also(made_from)

@@ -9,7 +9,9 @@ import numpy as np
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.greedy import pick_and_lower
 from coincide_pl.selection.arrays.neighbors import EXACT_BELOW, nearest_neighbors
-from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.signals.embeddings import MeanToken
+from coincide_pl.signals.likelihood import Margin
 
 
 class D2Pruning(Selector):
@@ -23,7 +25,7 @@ class D2Pruning(Selector):
     N(i) are the k nearest of i, of those that are left in the selection. Equal scores go by row.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("margin", "mean_token")
+    signals: ClassVar[tuple[SignalKind, ...]] = (Margin, MeanToken)
 
     def __init__(
         self,
@@ -62,10 +64,10 @@ class D2Pruning(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """Builds the graph, passes messages, and picks."""
-        margin = np.asarray(pool.signals["margin"], np.float64)  # [N]
+        margin = np.asarray(pool.signals[Margin.name], np.float64)  # [N]
         scores = np.maximum(margin, 0) if self.keep == "easy" else 1 - margin
         graph = nearest_neighbors(
-            pool.signals["mean_token"],
+            pool.signals[MeanToken.name],
             self.num_neighbors,
             self.normalize,
             self.exact_below,

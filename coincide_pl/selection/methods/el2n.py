@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from coincide_pl.selection.arrays.ranking import Keep, ranked
-from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.signals.likelihood import El2n
 
 
 class EL2N(Selector):
@@ -17,7 +18,7 @@ class EL2N(Selector):
     where it is highest. Equal scores rank by row.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("el2n",)
+    signals: ClassVar[tuple[SignalKind, ...]] = (El2n,)
 
     def __init__(self, keep: Keep = "highest") -> None:
         """Keeps which samples to keep.
@@ -29,4 +30,4 @@ class EL2N(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` samples of that part."""
-        return Picks(ranked(np.asarray(pool.signals["el2n"]), count, self.keep))
+        return Picks(ranked(np.asarray(pool.signals[El2n.name]), count, self.keep))

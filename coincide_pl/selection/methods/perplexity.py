@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from coincide_pl.selection.arrays.ranking import Keep, ranked
-from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.signals.likelihood import NegativeLogLikelihood
 
 
 class Perplexity(Selector):
@@ -17,7 +18,7 @@ class Perplexity(Selector):
     median. The signal is the mean itself, which ranks alike. Equal scores rank by row.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("nll",)
+    signals: ClassVar[tuple[SignalKind, ...]] = (NegativeLogLikelihood,)
 
     def __init__(self, keep: Keep = "middle") -> None:
         """Keeps which samples to keep.
@@ -29,4 +30,4 @@ class Perplexity(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` samples of that part."""
-        return Picks(ranked(np.asarray(pool.signals["nll"]), count, self.keep))
+        return Picks(ranked(np.asarray(pool.signals[NegativeLogLikelihood.name]), count, self.keep))

@@ -10,7 +10,9 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.greedy import pick_and_lower
 from coincide_pl.selection.arrays.neighbors import EXACT_BELOW, nearest_neighbors
 from coincide_pl.selection.arrays.rows import Rows
-from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.signals.clip import ClipImage, ClipText
+from coincide_pl.signals.difficulty import Difficulty
 
 
 class SelfFilter(Selector):
@@ -22,7 +24,7 @@ class SelfFilter(Selector):
     difficulties go by row. A sample without an image is compared by its text alone.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("difficulty", "clip_image", "clip_text")
+    signals: ClassVar[tuple[SignalKind, ...]] = (Difficulty, ClipImage, ClipText)
 
     def __init__(
         self,
@@ -60,11 +62,11 @@ class SelfFilter(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """Finds neighbors by CLIP's image and text embeddings, and picks."""
-        features = Rows(pool.signals["clip_image"], pool.signals["clip_text"])
+        features = Rows(pool.signals[ClipImage.name], pool.signals[ClipText.name])
         graph = nearest_neighbors(
             features, self.num_candidates, exact_below=self.exact_below, seed=self.seed
         )
         cosines = np.where(graph.rows >= 0, 1 - graph.distances / 2, 0)  # [N, candidates]
         weights = self.gamma * np.square(cosines)
-        difficulty = np.asarray(pool.signals["difficulty"])
+        difficulty = np.asarray(pool.signals[Difficulty.name])
         return Picks(pick_and_lower(difficulty, graph.rows, weights, count, self.num_neighbors))

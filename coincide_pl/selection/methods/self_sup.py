@@ -10,7 +10,8 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.arrays.rows import Rows, centroid_cosines
-from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.signals.embeddings import MeanToken
 
 
 class SelfSup(Selector):
@@ -20,7 +21,7 @@ class SelfSup(Selector):
     its cosine with its own. By default the hardest are kept. Equal cosines rank by row.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("mean_token",)
+    signals: ClassVar[tuple[SignalKind, ...]] = (MeanToken,)
     by_all_processes: ClassVar[bool] = True
 
     def __init__(
@@ -53,7 +54,7 @@ class SelfSup(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` farthest or nearest."""
-        features = Rows(pool.signals["mean_token"])
+        features = Rows(pool.signals[MeanToken.name])
         clusters = spherical_kmeans(
             features, self.num_clusters, self.num_iterations, self.seed, device=pool.device
         )

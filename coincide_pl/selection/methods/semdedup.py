@@ -12,7 +12,8 @@ from coincide_pl.selection.arrays.dtypes import Floats, Ints
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.arrays.rows import Rows, centroid_cosines
-from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.signals.embeddings import LastToken
 
 BLOCK = 2048
 """Rows of a cluster compared at once."""
@@ -28,7 +29,7 @@ class SemDeDup(Selector):
     row.
     """
 
-    signals: ClassVar[tuple[str, ...]] = ("last_token",)
+    signals: ClassVar[tuple[SignalKind, ...]] = (LastToken,)
     by_all_processes: ClassVar[bool] = True
 
     def __init__(
@@ -53,7 +54,7 @@ class SemDeDup(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """Clusters, measures redundancy, and keeps the `count` least redundant."""
-        features = Rows(pool.signals["last_token"])
+        features = Rows(pool.signals[LastToken.name])
         clusters = spherical_kmeans(
             features, self.num_clusters, self.num_iterations, self.seed, device=pool.device
         )

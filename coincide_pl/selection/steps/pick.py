@@ -64,7 +64,8 @@ def pick(
         raise SelectionError(f"labels must be {len(features)} numbers from 0 to {len(scores) - 1}")
     order = ClusterOrder(Rows(features), owner, len(scores), bandwidth, memory)
     count = target_count(fraction, len(owner))
-    return like(pick_from_clusters(order, owner, scores, count, temperature).indices, features)
+    picks = pick_from_clusters(order, owner, scores, count, temperature)
+    return like(np.asarray(picks.indices), features)
 
 
 def pick_from_clusters(
