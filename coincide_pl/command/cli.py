@@ -14,8 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-import coincide_pl.data.readers
-import coincide_pl.selection  # noqa: F401  (readers and selectors can be named by their class)
+import coincide_pl.data.readers  # noqa: F401  (readers can be named by their class alone)
 from coincide_pl.callbacks import WarnTruncated
 from coincide_pl.command.launcher import GO_ON, Launcher, end_with_parent
 from coincide_pl.command.parser import Parser
@@ -37,6 +36,7 @@ from coincide_pl.reporting.tracking.callback import (
     log_costs,
     without_deprecated,
 )
+from coincide_pl.selection import *  # noqa: F403  (selectors can be named by their class alone)
 from coincide_pl.signals import WriteDifficulty, WriteSignals
 
 

@@ -44,7 +44,7 @@ class Selection:
     made_from: dict[str, str]
     clusters: Arrays = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
-    labels: Ints | None = None
+    labels: npt.NDArray[np.int32] | None = None
 
     @property
     def fingerprint(self) -> str:
