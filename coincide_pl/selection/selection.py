@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from coincide_pl.errors import SelectionError
 from coincide_pl.files import beside
 from coincide_pl.interruption import interruption
-from coincide_pl.selection.arrays.dtypes import Arrays, Ints
+from coincide_pl.selection.arrays.dtypes import Arrays
 
 PUBLIC = "coincide_pl.selection"
 """Selection files name this package's selectors by their place here, in whatever file they are."""
