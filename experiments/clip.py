@@ -32,16 +32,16 @@ def train(
     seed: int = 0,
     cache_dir: str = "~/.cache/coincide_pl",
 ) -> None:
-    """Trains contrastively (Radford et al., 2021), equal captions of a batch all being right.
+    """Train a CLIP contrastively (Radford et al., 2021), equal captions of a batch all being right.
 
     Args:
-        pretrained: the CLIP to start from.
-        captions: LLaVA-format file.
+        pretrained: checkpoint of the CLIP to start from.
+        captions: LLaVA-format file of the captions.
         output: checkpoint directory to write.
-        epochs: passes over the captions.
-        batch_size: captions compared with each other.
-        learning_rate: of AdamW, down a half cosine.
-        seed: of the order.
+        epochs: number of passes over the captions.
+        batch_size: number of captions that are compared with each other.
+        learning_rate: learning rate of AdamW at its start; it falls along a half cosine.
+        seed: seed of the order of the captions.
         cache_dir: folder for the records in memory-mapped form.
     """
     quiet()

@@ -145,17 +145,17 @@ def costs(
     share: float = 0.45,
     data: str | None = None,
 ) -> None:
-    """Prints a table of GPU-hours.
+    """Print a table of the GPU-hours of each stage.
 
     Args:
-        num_samples: of the data.
-        text_tokens: of a sample, prompt included, without image tokens.
-        fraction: that is selected.
-        target: one of llava-1.5-7b, llava-1.5-13b, tinyllava-2b.
-        reference: the same.
-        lora: train adapters; otherwise the whole language model.
-        gpu_tflops: of matrix products in bfloat16, 312 for an A100.
-        share: of these that is reached.
+        num_samples: number of samples in the data.
+        text_tokens: tokens of a sample, prompt included, without those of its image.
+        fraction: share of the data that is selected.
+        target: target model, one of llava-1.5-7b, llava-1.5-13b, tinyllava-2b.
+        reference: reference model, one of the same.
+        lora: whether adapters are trained, or the whole language model.
+        gpu_tflops: peak of the GPU in bfloat16, in TFLOP/s; 312 for an A100.
+        share: share of this peak that is reached.
         data: a LLaVA-format file, to count samples and text in place of the first two.
     """
     if data is not None:

@@ -40,7 +40,7 @@ def cells(sweep: dict[str, Any], only: dict[str, list[Any]] | None = None) -> li
 
 
 def command(sweep: dict[str, Any], cell: Cell) -> list[str]:
-    """What `wandb agent` runs for a cell: the sweep's command with its macros filled in."""
+    """The command that `wandb agent` runs for a cell: the sweep's, with its macros filled in."""
     flags = [f"{name}={value}" for name, value in cell.items()]
     macros = {
         "${env}": ["/usr/bin/env"],
@@ -56,8 +56,8 @@ def run(sweep: str, jobs: int = 1, only: dict[str, list[Any]] | None = None) -> 
     """Run all cells; one that fails does not stop the others.
 
     Args:
-        sweep: the sweep's YAML.
-        jobs: how many at a time; their output is then shown only where one fails.
+        sweep: YAML file of the sweep.
+        jobs: number of cells that run at a time; with several, only failures show their output.
         only: values to keep of some parameters, such as `{seed: [0, 1]}`, to run a part.
     """
     config = yaml.safe_load(Path(sweep).read_text())

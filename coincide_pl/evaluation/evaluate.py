@@ -19,7 +19,7 @@ from coincide_pl.evaluation.results import ANSWERS, RESULTS, Results
 from coincide_pl.files import append, run_directory, write_text
 
 Answer = tuple[str, str, str]
-"""A generated answer, its truth and its task."""
+"""A generated answer, the truth and the task of its question."""
 
 
 def relative_performance(scores: dict[str, float], full: str | Path, questions: str) -> float:
@@ -43,7 +43,7 @@ def relative_performance(scores: dict[str, float], full: str | Path, questions: 
 
 
 class Evaluate(lightning.Callback):
-    """Scores the answers that a test generates, logs them, and writes two files.
+    """Callback that scores the answers of a test, logs the scores, and writes two files.
 
     They lie in the trainer's `default_root_dir`. `results.json`: `scores` by task, `counts` of the
     questions, `details` where the metric has some, and fingerprints of the model and the test data.
@@ -147,7 +147,7 @@ class Evaluate(lightning.Callback):
 
 
 class KeptAnswers:
-    """Answers of a test that goes on, one file for each process; a later start reads them all."""
+    """Answers of a test under way, in a file for each process; a later start reads them all."""
 
     def __init__(self, root: Path | None, made_from: dict[str, object], rank: int) -> None:
         """Remembers where the answers lie; nothing is read or written yet.
@@ -200,7 +200,7 @@ def checksum(line: str) -> str:
 
 
 def answering(data: ServedData, module: lightning.LightningModule) -> dict[str, object]:
-    """Everything that generated answers depend on, by name."""
+    """Everything that the answers of a test depend on, by name."""
     return {
         "data": data.test_records.fingerprint,
         "model": module.fingerprint,

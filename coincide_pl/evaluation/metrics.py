@@ -1,4 +1,4 @@
-"""Scores of generated answers, as the benchmarks define them; one class each.
+"""Metrics of generated answers, as the benchmarks define them; a class each.
 
 Each question gets an outcome from its answer and the truth; a task's score is made of the outcomes
 of its questions, in [0, 1]. Details are further figures of a task.
@@ -19,7 +19,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class AnswerMetric(Metric):
-    """Keeps each question's outcome, task and group, over batches and processes.
+    """A metric of answers: keeps each question's outcome, task and group, over all batches.
 
     A subclass says what an outcome is (`outcome`), and a task's score if that is not the mean of
     its outcomes (`score`).
@@ -31,11 +31,11 @@ class AnswerMetric(Metric):
     full_state_update = False
 
     def __init__(self, tasks: Sequence[str] = (), **kwargs: Any) -> None:
-        """Starts without questions.
+        """Start without questions.
 
         Args:
             tasks: names of the tasks, the same in every process; a test sets them from its data.
-            kwargs: of `torchmetrics.Metric`.
+            kwargs: arguments of `torchmetrics.Metric`.
         """
         super().__init__(**kwargs)
         self.tasks = list(tasks)
@@ -44,18 +44,18 @@ class AnswerMetric(Metric):
 
     @abstractmethod
     def outcome(self, answer: str, truth: str) -> float:
-        """What an answer is worth."""
+        """The worth of a generated answer, given the truth."""
 
     def group(self, record_id: str, image: str | None) -> str:
-        """What a question belongs together with; by default it stands alone."""
+        """Name of the group that a question belongs to; by default each question is its own."""
         return record_id
 
     def score(self, outcomes: Tensor, groups: Tensor) -> float:
-        """A task's score from its questions' outcomes float32 [n] and groups int64 [n]."""
+        """Score of a task, from outcomes float32 [n] and groups int64 [n] of its questions."""
         return float(outcomes.mean())
 
     def details(self, outcomes: Tensor, groups: Tensor) -> dict[str, float]:
-        """Further figures of a task, by name."""
+        """Further figures of a task by name, from the same."""
         return {}
 
     def update(
@@ -65,7 +65,7 @@ class AnswerMetric(Metric):
         tasks: Sequence[str],
         groups: Sequence[str] | None = None,
     ) -> None:
-        """Adds a batch: answer, truth, task and group of each question."""
+        """Add a batch: answer, truth, task and group of each question."""
         groups = [""] * len(answers) if groups is None else groups
         worth = [self.outcome(a, t) for a, t in zip(answers, truths, strict=True)]
         device = self.device
@@ -74,7 +74,7 @@ class AnswerMetric(Metric):
         self.groups.append(torch.tensor([_number(g) for g in groups], device=device))
 
     def compute(self) -> dict[str, Tensor]:
-        """The score by task, float32, and `mean` over the tasks that have questions."""
+        """Scores by task, float32, and their `mean` over the tasks that have questions."""
         scores = {
             task: torch.tensor(self.score(outcomes, groups))
             for task, (outcomes, groups) in self._by_task().items()
@@ -83,15 +83,16 @@ class AnswerMetric(Metric):
         return {**scores, "mean": mean}
 
     def counts(self) -> dict[str, int]:
-        """Questions by task; call it where `compute` has gathered them."""
+        """Number of questions by task; call it where `compute` has gathered them."""
         return {task: len(outcomes) for task, (outcomes, _) in self._by_task().items()}
 
     def all_details(self) -> dict[str, dict[str, float]]:
-        """Details by task, of tasks that have any."""
+        """Further figures by task, of tasks that have any."""
         found = {task: self.details(*own) for task, own in self._by_task().items()}
         return {task: details for task, details in found.items() if details}
 
     def _by_task(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Outcomes and groups of the questions, by task."""
         if not len(self.outcomes):
             return {}
         outcomes, places, groups = (
@@ -108,7 +109,7 @@ class ExactMatch(AnswerMetric):
     """Share of answers equal to the truth, up to case, outer blanks and a final full stop."""
 
     def outcome(self, answer: str, truth: str) -> float:
-        """1 or 0."""
+        """1 for an answer that equals the truth, else 0."""
         return float(plain(answer) == plain(truth))
 
 
@@ -122,7 +123,7 @@ class VQAAccuracy(AnswerMetric):
     """
 
     def outcome(self, answer: str, truth: str) -> float:
-        """In [0, 1]."""
+        """The answer's accuracy against the annotators, in [0, 1]."""
         truths = [line.strip() for line in truth.splitlines() if line.strip()]
         answer = answer.replace("\n", " ").replace("\t", " ").strip()
         truths = [normalized(line) for line in truths]
@@ -141,15 +142,15 @@ class YesNo(AnswerMetric):
     """
 
     def outcome(self, answer: str, truth: str) -> float:
-        """2 * (truth is yes) + (answer is yes)."""
+        """A cell of the table of truths and answers: 2 * (truth is yes) + (answer is yes)."""
         return 2.0 * (plain(truth) == "yes") + said_yes(answer)
 
     def score(self, outcomes: Tensor, groups: Tensor) -> float:
-        """F1, 0 where nothing is right."""
+        """F1 of yes; 0 where no yes is right."""
         return self.details(outcomes, groups)["f1"]
 
     def details(self, outcomes: Tensor, groups: Tensor) -> dict[str, float]:
-        """`accuracy`, `precision`, `recall`, `f1`, `yes_ratio`."""
+        """Shares `accuracy`, `precision`, `recall`, `f1` and `yes_ratio`, each in [0, 1]."""
         right_no, wrong_yes, wrong_no, right_yes = (
             float((outcomes == code).sum()) for code in range(4)
         )
@@ -173,21 +174,21 @@ class MME(AnswerMetric):
     """
 
     def outcome(self, answer: str, truth: str) -> float:
-        """1 or 0."""
+        """1 for an answer that begins with the truth, else 0."""
         beginning = answer.strip().lower()[:4]
         said = next((word for word in ("yes", "no") if word in beginning), None)
         return float(said == plain(truth))
 
     def group(self, record_id: str, image: str | None) -> str:
-        """The image."""
+        """The image, about which two questions are asked."""
         return image or record_id
 
     def score(self, outcomes: Tensor, groups: Tensor) -> float:
-        """(accuracy + accuracy+) / 2."""
+        """The mean of accuracy and accuracy+."""
         return sum(self.details(outcomes, groups).values()) / 2
 
     def details(self, outcomes: Tensor, groups: Tensor) -> dict[str, float]:
-        """`accuracy`, `accuracy_plus`."""
+        """Shares `accuracy`, of questions, and `accuracy_plus`, of images, each in [0, 1]."""
         return {"accuracy": float(outcomes.mean()), "accuracy_plus": all_right(outcomes, groups)}
 
 
@@ -199,7 +200,7 @@ class MultipleChoice(AnswerMetric):
     """
 
     def outcome(self, answer: str, truth: str) -> float:
-        """1 or 0."""
+        """1 for an answer that gives the truth's letter, else 0."""
         return float(chosen_letter(answer) == truth.strip().upper()[:1])
 
 
@@ -211,7 +212,7 @@ class CircularChoice(MultipleChoice):
     """
 
     def group(self, record_id: str, image: str | None) -> str:
-        """The question without its rotation."""
+        """The question's index without its rotation."""
         return str(int(record_id) % 1_000_000) if record_id.isdecimal() else record_id
 
     def score(self, outcomes: Tensor, groups: Tensor) -> float:
@@ -228,18 +229,18 @@ def all_right(outcomes: Tensor, groups: Tensor) -> float:
 
 
 def plain(answer: str) -> str:
-    """An answer as it is compared."""
+    """An answer in lower case, without outer blanks and a final full stop."""
     return answer.strip().lower().removesuffix(".").rstrip()
 
 
 def said_yes(answer: str) -> bool:
-    """How POPE reads an answer."""
+    """Whether POPE's evaluation reads an answer as yes."""
     first = answer.strip().partition(".")[0].replace(",", "")
     return not {"no", "not"} & set(first.lower().split())
 
 
 def chosen_letter(answer: str) -> str | None:
-    """The letter that an answer gives, or None."""
+    """The letter that an answer gives; None where it gives none."""
     text = answer.strip()
     if re.fullmatch(r"\(?[A-Za-z]\)?[.:]?", text):
         return text.strip("().:").upper()
@@ -284,5 +285,6 @@ CONTRACTIONS = {word.replace("'", ""): word for word in SHORTENED.split()}
 
 
 def _number(group: str) -> int:
+    """A number of 64 bits that stands for a group."""
     digest = hashlib.blake2b(group.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)

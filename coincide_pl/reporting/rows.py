@@ -64,7 +64,7 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
         CoincideError: runs differ in data, start or recipe, or there is none on all data.
     """
     check(runs)
-    runs = _with_signals_told_apart(runs)
+    runs = _named_by_signals(runs)
     groups: dict[tuple[str, str, float], list[FinishedRun]] = {}
     for run in runs:
         key = _choice(run)
@@ -130,7 +130,7 @@ def _choice(run: FinishedRun) -> tuple[str, str, float]:
     return run.selector, repr(sorted(run.options.items())), round(run.fraction, 4)
 
 
-def _with_signals_told_apart(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+def _named_by_signals(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """The runs, with their signals as an option where one choice and seed has read several."""
     read: dict[tuple[tuple[str, str, float], int], set[str]] = {}
     for run in runs:

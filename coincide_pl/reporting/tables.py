@@ -105,8 +105,8 @@ def times(rows: Sequence[Row]) -> Table:
         spent = [f"{row.seconds[s]:.0f}" if s in row.seconds else "-" for s in stages]
         unknown = "" if row.whole else "≥ "
         sums = (row.total - row.seconds.get("fit", 0.0), row.total)
-        told = (f"{unknown}{seconds:.0f}" if row.seconds else "-" for seconds in sums)
-        lines.append([row.name, *spent, *told])
+        spent += (f"{unknown}{seconds:.0f}" if row.seconds else "-" for seconds in sums)
+        lines.append([row.name, *spent])
     return Table("Wall-clock in seconds, what the selection rests on counted", header, lines)
 
 

@@ -31,12 +31,12 @@ document.body.textContent = "opened in " + Math.round(performance.now()) + " ms"
 def measure(
     folder: str = "runs/benchmarks/report", samples: int = 665_298, clusters: int = 10_000
 ) -> None:
-    """Reports and opens.
+    """Make the report of a large selection, and open it.
 
     Args:
-        folder: for what is generated, about 1 KB a sample.
-        samples: records, with one to eight questions each.
-        clusters: of the selection.
+        folder: folder to generate the data in, about 1 KB a sample.
+        samples: number of records, with one to eight questions each.
+        clusters: number of clusters of the selection.
     """
     place = Path(folder)
     random = np.random.default_rng(0)
@@ -116,8 +116,8 @@ def opened(page: Path) -> str:
     probe.write_text(page.read_text().replace("</body>", OPENED + "</body>"))
     words = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     words += ["--disable-dev-shm-usage", probe.resolve().as_uri()]
-    told = subprocess.run(words, capture_output=True, text=True).stdout
-    found = re.search(r"opened in (\d+) ms", told)
+    out = subprocess.run(words, capture_output=True, text=True).stdout
+    found = re.search(r"opened in (\d+) ms", out)
     return found[1] if found else "-"
 
 

@@ -25,14 +25,14 @@ PLACES = sorted({Thing("", "", "", cell, True).place for cell in range(9)})
 def captions(
     output: str, count: int = 20000, statements: int = 3, seed: int = 1, jobs: int = 2
 ) -> None:
-    """Writes `captions.json` and `images/`.
+    """Write `captions.json` and `images/`.
 
     Args:
-        output: folder for both.
+        output: folder to write both in.
         count: number of images.
-        statements: true or false ones with each image.
-        seed: of everything drawn.
-        jobs: processes.
+        statements: number of statements, true or false, with each image.
+        seed: seed of everything that is drawn.
+        jobs: number of processes.
     """
     folder = Path(output)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -46,8 +46,8 @@ def write(folder: Path, statements: int, seed: int, number: int) -> dict[str, An
     rng = random.Random(f"{seed} {number}")
     scene = few(rng, rng.choice(list(CONCEPTS)), 1, 3)
     draw(scene, rng.getrandbits(32)).save(folder / "images" / f"{number}.png")
-    told = ", ".join(f"{size(one)} {one.phrase} {one.place}" for one in in_order(scene))
-    pairs = [("tell all.", told)]
+    everything = ", ".join(f"{size(one)} {one.phrase} {one.place}" for one in in_order(scene))
+    pairs = [("tell all.", everything)]
     for _ in range(statements):
         true = rng.random() < 0.5
         pairs.append((rng.choice(STATEMENTS)(rng, scene, true), "true" if true else "false"))
@@ -80,7 +80,7 @@ def placed(rng: random.Random, scene: Scene, true: bool) -> str:
 
 
 def related(rng: random.Random, scene: Scene, true: bool) -> str:
-    """Of two things in one row or column, else as `shown`."""
+    """A statement about two things in one row or column, else one as `shown` makes it."""
     pairs = [(a, b, how) for a in scene for b in scene if (how := relation(a, b))]
     if not pairs:
         return shown(rng, scene, true)
@@ -89,7 +89,7 @@ def related(rng: random.Random, scene: Scene, true: bool) -> str:
 
 
 def relation(a: Thing, b: Thing) -> str | None:
-    """How a lies to b, where that is one word."""
+    """Where a lies, seen from b, if that is one word."""
     down, right = a.cell // 3 - b.cell // 3, a.cell % 3 - b.cell % 3
     if bool(down) == bool(right):
         return None

@@ -39,17 +39,18 @@ def clusters(
     seeds: int = 3,
     cache_dir: str = "~/.cache/coincide_pl",
 ) -> None:
-    """Clusters some of the training samples by each kind of features; writes `.md`.
+    """Cluster some of the training samples by each kind of features, and write a table as `.md`.
 
     Args:
-        data: the training set.
-        signals: store of the reference model, with activations, last_token and mean_token.
-        output: path of what is written, without a suffix.
-        others: stores of other models, or of other settings, by what they are called.
-        clip: store of a CLIP model.
-        num_clusters: K, where it is not what is changed.
-        rows: how many samples, drawn at random.
-        seeds: clusterings of each; means and deviations are over these.
+        data: LLaVA-format file of the training set.
+        signals: directory of the reference model's signals `activations`, `last_token` and
+            `mean_token`.
+        output: path of the file to write, without its suffix.
+        others: directories of signals of other models, or of other settings, by their names.
+        clip: directory of the signals of a CLIP model.
+        num_clusters: number of clusters, where it is not what is changed.
+        rows: number of samples that are clustered, drawn at random.
+        seeds: number of clusterings of each kind; means and deviations are over these.
         cache_dir: folder for the records in memory-mapped form.
     """
     quiet()
@@ -86,7 +87,7 @@ FIGURES = ("NMI", "purity")
 def features(
     stores: dict[str, str], clip: str | None, rows: np.ndarray, k: int, data: str
 ) -> Iterator[Line]:
-    """All that are compared; the paper's choice first."""
+    """Features that are compared, by name; the paper's choice first."""
     opened = {name: SignalsStore(path, data=data) for name, path in stores.items()}
     own = opened["reference"]
     depth = len(own.manifest.layers)
@@ -125,7 +126,7 @@ def part(
 
 
 def figures(codes: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> list[str]:
-    """NMI and purity for each truth, over the clusterings, in %."""
+    """Mean and deviation of NMI and purity for each truth, over the clusterings, in %."""
     cells = []
     for truth in codes:
         both = np.array([agreement(labels, truth) for labels in found])
@@ -134,7 +135,7 @@ def figures(codes: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> list[st
 
 
 def agreement(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """NMI and purity, in [0, 1]."""
+    """NMI and purity of a clustering, each in [0, 1]."""
     shares = np.zeros((labels.max() + 1, truth.max() + 1))
     np.add.at(shares, (labels, truth), 1 / len(labels))
     rows, columns = entropy(shares.sum(1)), entropy(shares.sum(0))

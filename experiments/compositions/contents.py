@@ -13,11 +13,11 @@ from coincide_pl.selection import Selection
 
 
 def contents(data: str, runs: list[str], cache_dir: str = "~/.cache/coincide_pl") -> None:
-    """Prints a table, a line for all samples and one for each selection.
+    """Print a table, a line for all samples and one for each selection.
 
     Args:
-        data: the training set.
-        runs: directories with a selection of it.
+        data: LLaVA-format file of the training set.
+        runs: directories of runs with a selection of it.
         cache_dir: folder for the records in memory-mapped form.
     """
     names = LlavaJson(data, source_field="composition").records(cache_dir).sources

@@ -31,15 +31,15 @@ def generate(
     seed: int = 0,
     jobs: int = 2,
 ) -> None:
-    """Writes `train.json`, `val.json`, `test.json` and `images/`.
+    """Write `train.json`, `val.json`, `test.json` and `images/`.
 
     Args:
-        output: folder for them.
-        count: training samples, about.
-        evaluation: samples for validation, and for the test, about.
-        skew: how long the tail of compositions is.
-        seed: of everything drawn.
-        jobs: processes.
+        output: folder to write them in.
+        count: number of training samples, about.
+        evaluation: number of samples for validation, and for the test, about.
+        skew: exponent of the shares; the larger, the rarer are the rare compositions.
+        seed: seed of everything that is drawn.
+        jobs: number of processes.
     """
     folder = Path(output)
     splits = {
@@ -56,7 +56,7 @@ def generate(
 
 
 def sizes(count: int, skew: float) -> list[int]:
-    """Samples of each composition, at least one."""
+    """Number of samples of each composition, at least one."""
     weights = [
         ((1 + list(CONCEPTS).index(concept)) * (1 + list(SKILLS).index(skill))) ** -skew
         for concept, skill in compositions()
@@ -71,7 +71,7 @@ def varied(number: int) -> bool:
 
 
 def samples(seed: int, split: str, number: int, size: int) -> Iterator[Sample]:
-    """The scenes and questions of one composition."""
+    """Yield the scenes and questions of one composition."""
     concept, skill = compositions()[number]
     if varied(number):
         rng = random.Random(f"{seed} {split} {number}")

@@ -17,7 +17,7 @@ def one_of(rng: random.Random, *texts: str) -> str:
 
 
 def few(rng: random.Random, concept: str, low: int, high: int) -> Scene:
-    """Some things anywhere."""
+    """A scene of some things in cells drawn at random."""
     return things(rng, concept, rng.sample(range(9), rng.randint(low, high)))
 
 

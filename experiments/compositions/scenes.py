@@ -96,7 +96,7 @@ def things(
     colors: Sequence[str] | None = None,
     large: Sequence[bool] | None = None,
 ) -> Scene:
-    """A thing in each cell; what is not given is drawn, colors all different."""
+    """A scene with a thing in each cell; what is not given is drawn, all colors different."""
     n = len(cells)
     names = names or rng.choices(CONCEPTS[concept].names, k=n)
     colors = colors or rng.sample(list(COLORS), n)
@@ -105,7 +105,7 @@ def things(
 
 
 def draw(scene: Scene, seed: int) -> Image.Image:
-    """The picture; `seed` moves things a little and tints the ground."""
+    """The picture of a scene; `seed` moves things a little and tints the ground."""
     rng = random.Random(seed)
     ground = tuple(rng.randint(228, 255) for _ in range(3))
     image = Image.new("RGB", (SIDE * SCALE, SIDE * SCALE), ground)
@@ -213,7 +213,7 @@ DRAWN: dict[str, Callable[..., None]] = {
 
 
 def another(rng: random.Random, options: Sequence[str], *but: str) -> str:
-    """One of the options that is none of some."""
+    """An option drawn from those that are not excluded."""
     return rng.choice([one for one in options if one not in but])
 
 

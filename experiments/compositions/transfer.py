@@ -55,16 +55,16 @@ def transfer(
     seed: int = 0,
     cache_dir: str = "~/.cache/coincide_pl",
 ) -> None:
-    """Measures all pairs of clusters; writes `.npz` with the losses, `.md`, `.png`.
+    """Measure the transfer between all pairs of clusters; write losses (`.npz`), `.md`, `.png`.
 
     Args:
-        data: the training set.
-        signals: store of the reference model's activations.
-        pretrained: the start of the target.
-        output: path of what is written, without a suffix.
-        num_clusters: K of this measurement; clusters that are too small are left out.
-        samples: of a cluster that are trained on, all in each step.
-        probes: of a cluster, others than these, on which loss is measured.
+        data: LLaVA-format file of the training set.
+        signals: directory of the reference model's activations.
+        pretrained: checkpoint that the target starts from.
+        output: path of the files to write, without their suffix.
+        num_clusters: number of clusters to make; those that are too small are left out.
+        samples: number of samples of a cluster that are trained on, all in each step.
+        probes: number of others of a cluster, on which the loss is measured.
         steps: of AdamW.
         learning_rate: of AdamW, constant.
         seed: of clustering and of the samples.
@@ -90,9 +90,9 @@ def transfer(
         np.savez(losses, before=before, after=after, clusters=kept)
     with np.load(losses) as held:
         before, after = held["before"], held["after"]
-    told = 1 - after / before
-    np.fill_diagonal(told, 0)
-    measured = told.sum(1) / (len(kept) - 1)
+    transfer = 1 - after / before
+    np.fill_diagonal(transfer, 0)
+    measured = transfer.sum(1) / (len(kept) - 1)
     lines = []
     for name, options in PROXIES.items():
         proxy = proxies(found, depth, options)[kept]
@@ -102,7 +102,7 @@ def transfer(
     pairs = Table(
         "Cosine of two centroids against transfer from one to the other",
         ["halves", *header[1:]],
-        [[half, *of_pairs(told, found.centroids[kept], half, depth)] for half in HALVES],
+        [[half, *of_pairs(transfer, found.centroids[kept], half, depth)] for half in HALVES],
     )
     write_text(Path(f"{output}.md"), table.markdown() + "\n" + pairs.markdown())
     draw(measured, proxies(found, depth, {})[kept], Path(f"{output}.png"))
@@ -158,13 +158,13 @@ def interval(a: np.ndarray, b: np.ndarray, ranks: bool) -> str:
         return "the same for all"
     if ranks:
         a, b = (one.argsort().argsort().astype(float) for one in (a, b))
-    return told_with_ends(
+    return with_ends(
         np.corrcoef(a, b)[0, 1],
         [np.corrcoef(a[rows], b[rows])[0, 1] for rows in resampled(len(a))],
     )
 
 
-def of_pairs(told: np.ndarray, centroids: np.ndarray, half: str, depth: int) -> list[str]:
+def of_pairs(transfer: np.ndarray, centroids: np.ndarray, half: str, depth: int) -> list[str]:
     """Pearson's and Spearman's correlation of cosine and transfer over all pairs i ≠ j.
 
     The bootstrap draws clusters, with all pairs among those drawn.
@@ -174,7 +174,7 @@ def of_pairs(told: np.ndarray, centroids: np.ndarray, half: str, depth: int) -> 
     cosines, k = rows @ rows.T, len(rows)
     cells = []
     for ranks in (False, True):
-        a, b = told, cosines
+        a, b = transfer, cosines
         if ranks:
             a, b = (one.ravel().argsort().argsort().reshape(k, k) for one in (a, b))
 
@@ -183,7 +183,7 @@ def of_pairs(told: np.ndarray, centroids: np.ndarray, half: str, depth: int) -> 
             return float(np.corrcoef(a[here][apart], b[here][apart])[0, 1])
 
         drawn = [correlation(rows) for rows in resampled(k, 1000)]
-        cells.append(told_with_ends(correlation(np.arange(k)), drawn))
+        cells.append(with_ends(correlation(np.arange(k)), drawn))
     return cells
 
 
@@ -191,13 +191,13 @@ def resampled(count: int, resamples: int = 5000) -> np.ndarray:
     return np.random.default_rng(0).integers(0, count, (resamples, count))
 
 
-def told_with_ends(value: float, drawn: Sequence[float]) -> str:
+def with_ends(value: float, drawn: Sequence[float]) -> str:
     low, high = np.quantile(drawn, [0.025, 0.975])
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def draw(measured: np.ndarray, proxy: np.ndarray, path: Path) -> None:
-    """A point for each cluster."""
+    """Draw a point for each cluster."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")

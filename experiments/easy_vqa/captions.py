@@ -29,13 +29,13 @@ SIZE = 64
 
 
 def captions(output: str, count: int, statements: int = 3, seed: int = 1) -> None:
-    """Writes `captions.json` and `images/`.
+    """Write `captions.json` and `images/`.
 
     Args:
-        output: folder for both.
+        output: folder to write both in.
         count: number of images.
-        statements: true or false ones with each image.
-        seed: of everything drawn.
+        statements: number of statements, true or false, with each image.
+        seed: seed of everything that is drawn.
     """
     folder, rng, items = Path(output), random.Random(seed), []
     (folder / "images").mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,10 @@ HEADER += ["yes of color (%)", "yes of shape (%)", "of each color", "of each sha
 
 
 def contents(runs: list[str]) -> None:
-    """Prints a table, a line for all questions and one for each selection.
+    """Print a table, a line for all questions and one for each selection.
 
     Args:
-        runs: directories with a selection of the training questions.
+        runs: directories of runs with a selection of the training questions.
     """
     asked = [(record.source, record.turns[-1].text) for record in EasyVQA("train")]
     colors, shapes = (

@@ -28,15 +28,15 @@ def test_answers_that_are_there_are_not_generated_again(
 
     monkeypatch.setattr(KeptAnswers, "add", add)
     stops_at = None
-    status, _, told = command(*words, f"--trainer.default_root_dir={tmp_path}/whole")
-    assert status == 0, told
+    status, _, said = command(*words, f"--trainer.default_root_dir={tmp_path}/whole")
+    assert status == 0, said
     assert sum(batches) == 60
     place = f"--trainer.default_root_dir={tmp_path}/parts"
     for stops_at, left in ((20, 60), (20, 36), (12, 12), (None, 8)):
         batches.clear()
         if stops_at is None:
-            status, _, told = command(*words, place)
-            assert status == 0, told
+            status, _, said = command(*words, place)
+            assert status == 0, said
         else:
             with pytest.raises(RuntimeError, match="pulled the plug"):
                 command(*words, place)
@@ -79,16 +79,16 @@ def test_relative_to_all_data(command, tiny, llava, tmp_path):
         *("--trainer.enable_progress_bar=false", "--trainer.callbacks=Evaluate"),
         *(f"--trainer.callbacks.full={tmp_path}/all", f"--trainer.default_root_dir={tmp_path}/run"),
     ]
-    status, _, told = command(*words)
+    status, _, said = command(*words)
     assert status == 1
-    assert "all/results.json: no results; run `coincide test` for it" in told
+    assert "all/results.json: no results; run `coincide test` for it" in said
     (tmp_path / "all").mkdir()
     full = {
         "scores": {"coco": 0.5, "text": 0.5, "vg": 0.5},
         "counts": {"coco": 1, "text": 1, "vg": 1},
     }
     (tmp_path / "all/results.json").write_text(json.dumps({**full, "data": "other"}))
-    status, _, told = command(*words)
+    status, _, said = command(*words)
     assert status == 1
-    assert "of other questions than these" in told
+    assert "of other questions than these" in said
     assert Evaluate().full is None

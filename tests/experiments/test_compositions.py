@@ -142,8 +142,8 @@ def test_a_correlation_over_pairs_leaves_out_a_cluster_with_itself(script):
     rows = np.random.default_rng(0).normal(size=(40, 24))
     text = rows.reshape(40, 3, 2, 4)[:, :, 1].reshape(40, 12)
     unit = text / np.linalg.norm(text, axis=1, keepdims=True)
-    told = unit @ unit.T
-    np.fill_diagonal(told, -100)
-    pearson, spearman = of_pairs(told, rows, "text", 3)
+    said = unit @ unit.T
+    np.fill_diagonal(said, -100)
+    pearson, spearman = of_pairs(said, rows, "text", 3)
     assert (pearson[:5], spearman[:5]) == ("+1.00", "+1.00")
-    assert abs(float(of_pairs(told, rows, "visual", 3)[0][:5])) < 0.3
+    assert abs(float(of_pairs(said, rows, "visual", 3)[0][:5])) < 0.3

@@ -44,8 +44,8 @@ def test_every_stage_has_a_valid_config(words, verbs, command, monkeypatch):
     assert verbs <= {words[0] for words in commands}
     for verb, *options in commands:
         if verb in ("fit", "predict", "select"):
-            status, out, told = command(verb, *options, "--print_config")
-            assert status == 0, told
+            status, out, said = command(verb, *options, "--print_config")
+            assert status == 0, said
             assert "class_path: coincide_pl" in out
 
 
@@ -53,5 +53,5 @@ def test_every_stage_has_a_valid_config(words, verbs, command, monkeypatch):
 def test_every_block_is_valid(path, command, monkeypatch):
     monkeypatch.chdir(ROOT)
     data = ["--data=InstructionData"] if path.parent.name == "selectors" else []
-    status, _, told = command("fit", *data, f"--config={path}", "--print_config")
-    assert status == 0, told
+    status, _, said = command("fit", *data, f"--config={path}", "--print_config")
+    assert status == 0, said

@@ -42,9 +42,9 @@ def grid(tmp_path, monkeypatch):
 def test_goes_on_where_it_stopped(grid, tmp_path, capfd, jobs):
     with pytest.raises(SystemExit, match="2 of 4 runs failed"):
         sweep.run("sweep.yaml", jobs)
-    told = capfd.readouterr().out
-    assert "method=bad seed=1: failed with status 1" in told
-    assert "no such method" in told
+    said = capfd.readouterr().out
+    assert "method=bad seed=1: failed with status 1" in said
+    assert "no such method" in said
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["good-0", "good-1"]
     before = (tmp_path / "runs/good-0").stat().st_mtime_ns
     (tmp_path / "mended").touch()

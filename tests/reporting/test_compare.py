@@ -162,10 +162,10 @@ def test_tables_and_pictures(runs, finished, tmp_path, capsys):
     half = finished("half", "Random", answers(a=95, b=40), [("fit", 50)], fraction=0.5)
     (tmp_path / "empty").mkdir()
     compare([*runs, half, str(tmp_path / "empty")], str(out))
-    told = " ".join(capsys.readouterr().out.split())
-    assert "left out: " in told
-    assert "empty: neither the directory of a run nor W&B's files of one" in told
-    assert "fractions.png" in told
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out: " in said
+    assert "empty: neither the directory of a run nor W&B's files of one" in said
+    assert "fractions.png" in said
     for name in ("comparison", "pareto", "fractions"):
         assert (out / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     lines = (out / "comparison.md").read_text().splitlines()

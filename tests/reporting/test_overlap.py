@@ -26,8 +26,8 @@ def test_overlap(llava, tmp_path, command):
     config = {"data": {"init_args": {"train": reader, "cache_dir": str(tmp_path / "cache")}}}
     (tmp_path / "runs/a/select.yaml").write_text(yaml.safe_dump(config))
     files = [tmp_path / "runs/a", tmp_path / "runs/b/selection.safetensors", tmp_path / "runs/c/d"]
-    status, out, told = command("overlap", *files, f"--output={tmp_path}/out")
-    assert status == 0, told
+    status, out, said = command("overlap", *files, f"--output={tmp_path}/out")
+    assert status == 0, said
     assert "25.0" in out
     rows = list(csv.reader((tmp_path / "out/overlap.csv").read_text().splitlines()))
     assert rows[0] == ["selection", "a", "b", "c/d"]
@@ -46,8 +46,8 @@ def test_overlap(llava, tmp_path, command):
 
     file = tmp_path / "runs/e/selection.safetensors"
     Selection(np.arange(3), 9, WORDS, {"data": "other"}).save(file)
-    status, _, told = command("overlap", tmp_path / "runs/a", file)
+    status, _, said = command("overlap", tmp_path / "runs/a", file)
     assert status == 1
-    assert told.strip() == "error: e and a are selections of different data"
-    status, _, told = command("overlap", tmp_path / "runs/a")
-    assert told.strip() == "error: name at least two selections"
+    assert said.strip() == "error: e and a are selections of different data"
+    status, _, said = command("overlap", tmp_path / "runs/a")
+    assert said.strip() == "error: name at least two selections"

@@ -126,9 +126,9 @@ def test_it_stays_small(run, tmp_path, monkeypatch):
 def test_what_can_not_be_shown_is_named(run, tmp_path, command):
     with pytest.raises(CoincideError, match="no such selection file"):
         page.report(str(tmp_path / "x"))
-    status, _, told = command("report", run, f"--run_config={tmp_path}/no.yaml")
+    status, _, said = command("report", run, f"--run_config={tmp_path}/no.yaml")
     assert status == 1
-    assert told.strip() == f"error: run_config: {tmp_path}/no.yaml is not there; give another"
+    assert said.strip() == f"error: run_config: {tmp_path}/no.yaml is not there; give another"
     (tmp_path / "bad.yaml").write_text("data: 3")
     with pytest.raises(CoincideError, match="names no training data"):
         page.report(str(run), run_config=str(tmp_path / "bad.yaml"))
@@ -150,9 +150,9 @@ def test_in_a_browser(run, tmp_path):
     text = (run / "report.html").read_text()
     probe = """
 <script>
-const told = [];
-window.addEventListener("error", (event) => told.push(event.message));
-document.addEventListener("securitypolicyviolation", (event) => told.push(event.violatedDirective));
+const said = [];
+window.addEventListener("error", (event) => said.push(event.message));
+document.addEventListener("securitypolicyviolation", (event) => said.push(event.violatedDirective));
 window.addEventListener("load", () => {
   const at = (id) => document.getElementById(id);
   const change = (id, value, kind) => {
@@ -177,7 +177,7 @@ window.addEventListener("load", () => {
   seen.wide = document.documentElement.scrollWidth > window.innerWidth;
   change("search", "nowhere to be found", "input");
   seen.none = at("page").textContent;
-  seen.errors = told;
+  seen.errors = said;
   document.title = JSON.stringify(seen);
 });
 </script>

@@ -95,11 +95,11 @@ def test_the_same_tables_from_either(made, copied, command, tmp_path):
     }
     texts = {}
     for way, paths in ways.items():
-        status, out, told = command("compare", *paths, f"--output={tmp_path}/{way}")
+        status, out, said = command("compare", *paths, f"--output={tmp_path}/{way}")
         if way == "both":
-            assert (status, "the same choice and seed as" in told) == (1, True)
+            assert (status, "the same choice and seed as" in said) == (1, True)
             continue
-        assert (status, "left out" in out, "no difference" in out) == (0, False, False), told
+        assert (status, "left out" in out, "no difference" in out) == (0, False, False), said
         texts[way] = [(tmp_path / way / f"comparison.{end}").read_text() for end in TEXTS]
     expected = texts["directories"]
     assert {way for way, text in texts.items() if text != expected} == set()
@@ -171,22 +171,22 @@ def test_a_log_is_read_up_to_its_cut_or_damage(tmp_path, monkeypatch):
     assert (log.config, log.summary, log.ended) == ({"b": 1}, {"c": {"d": 0.1}}, True)
     assert (log.damage, log.start > 0) == (None, True)
     content = path.read_bytes()
-    found, told = up_to_the_end(path)
+    found, said = up_to_the_end(path)
     begins = list(chunks(content))
-    assert (told, len(begins) > len(found)) == (None, True)  # an entry lies in several blocks
+    assert (said, len(begins) > len(found)) == (None, True)  # an entry lies in several blocks
     for at in {0, 3, 7, BLOCK, len(content) - 1, *begins, *(b + 3 for b in begins)}:
         path.write_bytes(content[:at])
         kept = [one for one in found if one[0] <= at]
-        read, told = up_to_the_end(path)
+        read, said = up_to_the_end(path)
         assert read == kept
         between = at in {7, *(end for end, _ in kept)}  # nothing is wrong with what is there
-        assert told is None if between else str(path) in told
+        assert said is None if between else str(path) in said
         assert read_log(path, set(), set()).damage is not None or kept
     for at in {0, 5, *begins, *(b + 4 for b in begins), *(b + 6 for b in begins), 2 * BLOCK + 99}:
         path.write_bytes(content[:at] + bytes([content[at] ^ 5]) + content[at + 1 :])
-        read, told = up_to_the_end(path)
+        read, said = up_to_the_end(path)
         assert read == [one for one in found if one[0] <= at]
-        assert str(path) in told
+        assert str(path) in said
     path.write_bytes(content[: begins[-3]] + bytes(3 * BLOCK))  # what a crash may leave
     assert f"damaged at byte {begins[-3]}" in read_log(path, set(), set()).damage
 
@@ -231,8 +231,8 @@ def test_failed_runs(made, tiny, copied, command, tmp_path, monkeypatch):
         *(f"--model.pretrained={tiny}", "--data.selector.seed=2"),
         f"--trainer.default_root_dir={place}",
     )
-    status, _, told = command(*fit, "--trainer.callbacks=stopping.Stopping")
-    assert (status, "the disk is full" in told) == (1, True)
+    status, _, said = command(*fit, "--trainer.callbacks=stopping.Stopping")
+    assert (status, "the disk is full" in said) == (1, True)
     (failed,) = all_of(place / "wandb")
     assert read_log(failed, set(), set()).damage is None
     status, out, _ = command("compare", copied, place / "wandb", f"--output={tmp_path}/out")
@@ -267,7 +267,7 @@ def test_what_is_no_run_is_named(copied, tmp_path, monkeypatch):
     text = tmp_path / "run-a.wandb"
     text.write_text("no log")
     (tmp_path / "notes.txt").touch()
-    for path, told in (
+    for path, said in (
         (tmp_path / "other", "neither of a fit nor of a test"),
         (text, "not a log of W&B"),
         (tmp_path / "notes.txt", "neither the directory of a run nor W&B's files"),
@@ -276,7 +276,7 @@ def test_what_is_no_run_is_named(copied, tmp_path, monkeypatch):
         found, left_out = load([str(copied), str(path)])
         assert len(found) == 4
         assert len(left_out) == 1
-        assert told in left_out[0]
+        assert said in left_out[0]
 
 
 def test_values_that_are_not_ours(copied, monkeypatch):
