@@ -8,7 +8,7 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -86,19 +86,6 @@ def unusable_images(
         for part, bad in zip(parts, pool.map(look, parts), strict=True):
             found |= bad
             progress.advance(bar, len(part))
-    return found
-
-
-def file_states(root: Path, names: Iterable[str]) -> dict[str, list[int] | None]:
-    """Size in bytes and time of change in nanoseconds of some images; None where there is none."""
-    found: dict[str, list[int] | None] = {}
-    for name in names:
-        try:
-            state = os.stat(os.path.join(root, name))
-        except OSError:
-            found[name] = None
-        else:
-            found[name] = [state.st_size, state.st_mtime_ns]
     return found
 
 

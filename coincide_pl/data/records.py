@@ -35,11 +35,14 @@ class Notes:
         left_out_images: images that can't be used, with size in bytes and time of change in ns of
             each; None where there is none.
         messages: lines that say what became of the records.
+        images_named_by_content: whether the reader wrote the images itself, each under a name that
+            its content makes.
     """
 
     starts: Sequence[tuple[str, int]] = ()
     left_out_images: dict[str, list[int] | None] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
+    images_named_by_content: bool = False
 
 
 class Records(Sequence[Record]):
@@ -188,6 +191,11 @@ class Records(Sequence[Record]):
             names = flat.combine_chunks().take(pa.array(first)).dictionary_encode()
             codes[counts > 0] = names.indices.to_numpy(zero_copy_only=False)
         return codes
+
+    @property
+    def image_names(self) -> list[str]:
+        """Paths of the distinct images, in the order in which the records show them first."""
+        return list(self._table.column("images").combine_chunks().flatten().unique().to_pylist())
 
     @property
     def images(self) -> tuple[dict[str, int], list[npt.NDArray[np.int64]]]:

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from coincide_pl.data.images import file_states, open_image, unusable_images
+from coincide_pl.data.images import open_image, unusable_images
 from coincide_pl.errors import DataError
 
 
@@ -72,11 +72,3 @@ def test_every_image_that_training_would_stop_at_is_found(tmp_path):
     assert list(bad) == [name for name in names if not opens(name)]
     assert {"cut-a.jpg", "cut-b.jpg", "cut-c.png", "out.jpg", "gone.jpg"} < {*bad}
     assert not {"a.jpg", "d.jpg", "tiny.jpg", "deep.png"} & {*bad}
-
-
-def test_the_state_of_an_image_changes_with_the_image(tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
-    before = file_states(tmp_path, ["x.png", "y.png"])
-    assert before["y.png"] is None
-    Image.new("RGB", (40, 40), "red").save(tmp_path / "x.png")
-    assert file_states(tmp_path, ["x.png"])["x.png"] != before["x.png"]

@@ -105,6 +105,11 @@ class ChatDataset(Reader):
             self._store = cache / "images"
         return self._store or self.image_root
 
+    @property
+    def images_named_by_content(self) -> bool:
+        """Whether the images are embedded in the data, and so lie in the cache."""
+        return self._embeds
+
     def items(self) -> Iterator[object]:
         """Yields the rows, file after file, with the columns that are read."""
         columns = [*CONVERSATIONS, *IMAGES, "id", "task_name", "source"]

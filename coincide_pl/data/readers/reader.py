@@ -17,7 +17,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from coincide_pl.data.images import file_states, unusable_images
+from coincide_pl.data.image_states import file_states
+from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.conversation import MALFORMED, llava_item, named, trainable
 from coincide_pl.data.readers.findings import Findings
 from coincide_pl.data.readers.json_text import json_array
@@ -117,6 +118,11 @@ class Reader(ABC):
         if not hasattr(self, "image_root"):
             raise DataError(f"{type(self).__name__}: it must set self.image_root, the image folder")
         return Path(self.image_root)
+
+    @property
+    def images_named_by_content(self) -> bool:
+        """Whether the reader wrote the images itself, each under a name that its content makes."""
+        return False
 
     def __iter__(self) -> Iterator[Record]:
         """Yields the records in file order.
@@ -224,6 +230,7 @@ class Reader(ABC):
 
         def sift(records: Records) -> tuple[npt.NDArray[np.bool_], Notes]:
             records.notes = notes = Notes(self.starts())
+            notes.images_named_by_content = self.images_named_by_content
             numbers = records.numbers
             if self.on_error == "skip":
                 names, rows = records.images
