@@ -125,7 +125,11 @@ class FinishedRun:
             chosen["made_from"]["data"],
             start,
             int(option(config, "seed_everything") or 0),
-            {name: value for part in RECIPE for name, value in leaves(config, part).items()},
+            {
+                name: value.rpartition(".")[2] if name.endswith("class_path") else value
+                for part in RECIPE
+                for name, value in leaves(config, part).items()
+            },
             results.scores,
             results.counts,
             f"{results.metric} {results.data}",

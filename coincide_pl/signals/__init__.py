@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from coincide_pl.signals.forward import Forward, LayerOutput, ModelFacts, Needs, Predictions
     from coincide_pl.signals.likelihood import El2n, Margin, NegativeLogLikelihood
     from coincide_pl.signals.signal import Signal
-    from coincide_pl.signals.store import Manifest, Signals, SignalsStore, SignalsWriter
+    from coincide_pl.signals.store import (
+        Manifest,
+        Signals,
+        SignalsStore,
+        SignalsWriter,
+        load_signals,
+    )
     from coincide_pl.signals.writer import WriteDifficulty, WriteSignals
 
 FILES = (
@@ -51,6 +57,7 @@ __all__ = [
     "SignalsWriter",
     "WriteDifficulty",
     "WriteSignals",
+    "load_signals",
 ]
 
 

@@ -265,6 +265,18 @@ class SignalsStore(Mapping[str, np.ndarray]):
         return len(self.manifest.signals)
 
 
+def load_signals(directory: str | Path) -> SignalsStore:
+    """Open a finished store of signals: a mapping from names to memory-mapped arrays [N, ...].
+
+    Args:
+        directory: the store, as `data.signals` names it.
+
+    Raises:
+        SignalsError: missing, unfinished, truncated, or changed since it was written.
+    """
+    return SignalsStore(directory)
+
+
 class Signals(Mapping[str, np.ndarray]):
     """The signals of several stores of the same records, as one mapping."""
 

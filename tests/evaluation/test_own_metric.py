@@ -53,7 +53,7 @@ def test_the_readmes_example_goes_through_the_command(mentions, words, command, 
     [
         (
             ("def outcome", "def outcom"),
-            "error: metric: my_metrics.Mentions lacks the method outcome\n",
+            "error: trainer.callbacks.metric: my_metrics.Mentions lacks the method outcome\n",
         ),
         (
             ("        super().__init__()\n", ""),
