@@ -9,7 +9,7 @@ import pytest
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.models.tiny import tiny_clip
-from coincide_pl.selection import Picks, Pool, Selection, Selector
+from coincide_pl.selection import EL2N, Picks, Pool, Selection, Selector
 from coincide_pl.signals import SignalsStore
 
 ROOT = Path(__file__).parents[1]
@@ -176,3 +176,42 @@ def test_a_selector_that_breaks_its_contract_is_named():
         Twice().select(Pool(range(9)), 6)
     with pytest.raises(SelectionError, match=r"argument 'hidden' must be kept in self\.hidden"):
         Forgetful().select(Pool(range(9)), 6)
+
+
+class Idle(Selector):
+    def __init__(self, share=0.5):
+        self.share = share
+
+
+class Named(Selector):
+    signals = ("el2n", "mine")
+
+    def pick(self, pool, count):
+        return Picks(np.argsort(pool.signals["mine"])[:count])
+
+
+def test_a_selector_without_pick_is_named():
+    with pytest.raises(SelectionError, match=r"Idle is no selector yet: it has no method pick"):
+        Idle()
+
+
+def test_a_selector_may_name_a_signal_by_the_name_in_its_store():
+    """So was it written before signals had classes; the advice stays one that works."""
+    signals = {"el2n": np.zeros(5), "mine": np.array([3, 1, 2, 5, 4])}
+    assert Named().select(Pool(range(5), signals), 2).indices.tolist() == [1, 2]
+    with pytest.raises(SelectionError, match=r"signals=\[el2n\]` makes el2n; no class .* mine"):
+        Named().select(Pool(range(5)), 2)
+
+
+def test_selections_of_older_versions_are_read_by_todays_names(tmp_path):
+    """A selection is not made again because a file moved or an option has a new name."""
+    options = {"num_clusters": 4, "density_with_self": True}
+    for path in ("coincide.Coincide", "methods.coincide.Coincide", "Coincide"):
+        old = {"class_path": f"coincide_pl.selection.{path}", "init_args": options}
+        Selection(np.arange(3), 9, old, {"data": "d"}).save(tmp_path / "selection")
+        selector = Selection.load(tmp_path / "selection").description["selector"]
+        assert selector["class_path"] == "coincide_pl.selection.Coincide"
+        assert selector["init_args"] == {"num_clusters": 4, "include_self": True}
+    own = {"class_path": "my_selectors.Longest", "init_args": {"part": 1}}
+    assert Selection(np.arange(3), 9, own, {}).description["selector"] == own
+    assert EL2N().config["class_path"] == "coincide_pl.selection.EL2N"

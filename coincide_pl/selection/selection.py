@@ -127,7 +127,8 @@ class Selection:
 def current(selector: dict[str, Any]) -> dict[str, Any]:
     """A selector's class path and hyperparameters by the names that they have today."""
     path = selector["class_path"]
-    if path.startswith(f"{PUBLIC}."):
-        path = f"{PUBLIC}.{path.rpartition('.')[2]}"
+    if not path.startswith(f"{PUBLIC}."):
+        return selector
+    path = f"{PUBLIC}.{path.rpartition('.')[2]}"
     options = {RENAMED.get(name, name): value for name, value in selector["init_args"].items()}
     return {"class_path": path, "init_args": options}

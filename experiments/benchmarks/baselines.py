@@ -28,6 +28,7 @@ from coincide_pl.selection import (
     SelfSup,
     SemDeDup,
 )
+from coincide_pl.selection.selector import name_of
 
 BLOCK = 8192
 GROUPS = 2000
@@ -114,7 +115,8 @@ def one(name: str, place: str, size: str, fraction: str) -> None:
     """Runs one selector and prints seconds, peak MB beyond the start, and MB of its signals."""
     selector = selectors(int(size))[name]
     signals = {
-        signal: np.load(Path(place) / f"{signal}.npy", mmap_mode="r") for signal in selector.signals
+        name: np.load(Path(place) / f"{name}.npy", mmap_mode="r")
+        for name in map(name_of, selector.signals)
     }
     pool = Pool(range(int(size)), signals)
     count = int(float(fraction) * int(size))

@@ -31,8 +31,8 @@ def greedy_mmd(
 
     Example:
         >>> import numpy as np
-        >>> greedy_mmd(np.array([[0.0], [0.1], [0.2], [1.0]]), 2)
-        array([2, 3])
+        >>> greedy_mmd(np.array([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]]), 2)
+        array([1, 4])
     """
     check_bandwidth(bandwidth)
     if not 0 <= count <= len(features):
