@@ -30,6 +30,18 @@ def tiny(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """REFERENCE with the 24 layers that the paper's has, and TARGET."""
+    folder = tmp_path_factory.mktemp("readme")
+    shape = {"hidden_size": 16, "vision_hidden_size": 16, "num_heads": 2, "image_size": 32}
+    for name, layers in (("REFERENCE", 24), ("TARGET", 2)):
+        tiny_llava(
+            str(folder / name), num_layers=layers, vision_num_layers=2, vision_num_heads=2, **shape
+        )
+    return folder
+
+
 @pytest.fixture
 def llava(tmp_path):
     """A LLaVA-format file of 60 records about 20 images, of two sources, some without image."""

@@ -12,6 +12,17 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[1]
 OURS = ("coincide", "lightning")
+NOT_RUN = "not run: "
+SMALL = {
+    "--data.selector.num_clusters=10000": "--data.selector.num_clusters=3",
+    "--data.fraction=0.2": "--data.fraction=0.5",
+}
+"""What must be otherwise where there are 60 samples."""
+CPU = (
+    *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+    *("--data.cache_dir=cache", "--data.num_workers=0"),
+)
+OWN_DATA = "Choose from my own LLaVA-format data"
 
 
 @dataclass(frozen=True)
@@ -23,12 +34,14 @@ class Block:
         language: as its fence says; `sh` where it is indented, `inline` for a command in a text.
         text: what is in it.
         mark: the words of the comment `<!-- ... -->` before it.
+        heading: of the section that it stands in.
     """
 
     line: int
     language: str
     text: str
     mark: str = ""
+    heading: str = ""
 
     @property
     def lines(self):
@@ -40,21 +53,24 @@ class Block:
 
 def blocks(readme):
     """The blocks of a README, in order."""
-    mark = ""
+    mark, heading, before = "", "", ""
     for token in MarkdownIt().enable("table").parse(readme.read_text()):
         line = token.map[0] + 1 if token.map else 0
+        if before == "heading_open":
+            heading = token.content
+        before = token.type
         if token.type == "html_block":
             mark = token.content.strip().removeprefix("<!--").removesuffix("-->").strip()
             continue
         if token.type == "code_block":
-            yield Block(line, "sh", token.content, mark)
+            yield Block(line, "sh", token.content, mark, heading)
         elif token.type == "fence":
-            yield Block(line, token.info.strip(), token.content, mark)
+            yield Block(line, token.info.strip(), token.content, mark, heading)
         elif token.type == "inline":
             for child in token.children:
                 words = child.content.split()
                 if child.type == "code_inline" and len(words) > 2 and Path(words[0]).name in OURS:
-                    yield Block(line, "inline", child.content.replace("\n", " "), mark)
+                    yield Block(line, "inline", child.content.replace("\n", " "), mark, heading)
         mark = ""
 
 
@@ -109,6 +125,25 @@ class Shell:
             subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
         else:
             assert names[0] in ("pip", "python", "wandb"), f"what is that? {line}"
+
+
+def own_data():
+    """Runs the README's section on data of one's own, with the package that is installed."""
+    from coincide_pl.command.main import main
+
+    def command(*words):
+        sys.argv = ["coincide", *words]
+        try:
+            main()
+        except SystemExit as end:
+            return end.code or 0, "", ""
+        return 0, "", ""
+
+    shell = Shell(command, SMALL, CPU)
+    for block in blocks(ROOT / "README.md"):
+        if block.heading == OWN_DATA and block.language == "sh":
+            for line in block.lines:
+                shell.run(line)
 
 
 def script(path, *words):

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from readmes import ROOT, Shell, blocks
+from readmes import CPU, NOT_RUN, ROOT, SMALL, Shell, blocks
 
 from coincide_pl.models.conversion.llava_checkpoints import read_weights
-from coincide_pl.models.tiny import tiny_llava
 
 PARITY = ROOT / "tests/data/parity"
 READMES = sorted(
@@ -20,11 +19,6 @@ READMES = sorted(
     for folder in ("", "coincide_pl", "configs", "experiments/*", "tests", "tests/*")
     for path in ROOT.glob(f"{folder}/README.md".removeprefix("/"))
 )
-NOT_RUN = "not run: "
-SMALL = {
-    "--data.selector.num_clusters=10000": "--data.selector.num_clusters=3",
-    "--data.fraction=0.2": "--data.fraction=0.5",
-}
 CHOICE = (
     "coincide fit --config models/target --config selectors/{1} $DATA --model.pretrained=TARGET "
     "--data.signals=signals --trainer.max_epochs=1 --trainer.default_root_dir=runs/{0} {2}"
@@ -35,22 +29,6 @@ ANSWERS = (
     "--data.test.image_folder=val2014 --model.pretrained=runs/{0}/model "
     "--trainer.default_root_dir=runs/{0}"
 )
-CPU = (
-    *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
-    *("--data.cache_dir=cache", "--data.num_workers=0"),
-)
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """REFERENCE with the 24 layers that the paper's has, and TARGET."""
-    folder = tmp_path_factory.mktemp("readme")
-    shape = {"hidden_size": 16, "vision_hidden_size": 16, "num_heads": 2, "image_size": 32}
-    for name, layers in (("REFERENCE", 24), ("TARGET", 2)):
-        tiny_llava(
-            str(folder / name), num_layers=layers, vision_num_layers=2, vision_num_heads=2, **shape
-        )
-    return folder
 
 
 @pytest.fixture

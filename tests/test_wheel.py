@@ -57,30 +57,41 @@ def test_the_wheel_holds_the_package_and_its_blocks(wheel):
     assert fields.get_all("Project-URL")
 
 
-def test_the_installed_command_needs_no_checkout(wheel, tmp_path):
-    site = tmp_path / "site"
-    pip("install", "--no-deps", "--no-index", "--no-compile", f"--target={site}", wheel)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """Runs Python in a folder of its own, where the package is the wheel's."""
+    site, elsewhere = (tmp_path_factory.mktemp(name) for name in ("site", "elsewhere"))
+    pip("install", "--no-deps", "--no-index", f"--target={site}", wheel)
 
     def run(*words):
         return subprocess.run(
             [sys.executable, *words],
             cwd=elsewhere,
-            env={**os.environ, "PYTHONPATH": str(site)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT / "tests")])},
             capture_output=True,
             text=True,
         )
 
-    coincide = ("-m", "coincide_pl")
-    listed = run(*coincide, "configs")
-    assert listed.returncode == 0, listed.stderr
-    assert "selectors/coincide" in listed.stdout
-    blocks = [f"--config={name}" for name in ("selectors/coincide", "configs/data/llava.yaml")]
-    parsed = run(*coincide, "select", *blocks, "--print_config")
-    assert (parsed.returncode, parsed.stderr) == (0, "")
-    assert "num_clusters: 10000" in parsed.stdout
     where = run("-c", "import coincide_pl; print(coincide_pl.__file__)")
     assert Path(where.stdout).is_relative_to(site)
-    for script in ("coincide", "lightning"):
-        assert (site / "bin" / script).is_file()
+    assert all((site / "bin" / script).is_file() for script in ("coincide", "lightning"))
+    return run, elsewhere
+
+
+def test_the_installed_command_needs_no_checkout(installed):
+    run, _ = installed
+    listed = run("-m", "coincide_pl", "configs")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "selectors/coincide" in listed.stdout
+    version = run("-m", "coincide_pl", "--version")
+    assert version.stdout.startswith("coincide_pl 0.1.0 (torch ")
+
+
+def test_data_of_one_s_own_are_chosen_and_trained_on(installed, models, llava_writer):
+    run, folder = installed
+    shutil.copytree(models, folder, dirs_exist_ok=True)
+    llava_writer(folder / "images", 60).rename(folder / "mix.json")
+    done = run("-c", "import readmes; readmes.own_data()")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "run/selection.safetensors").is_file()
+    assert (folder / "run/model/model.safetensors").is_file()
