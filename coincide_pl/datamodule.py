@@ -206,14 +206,17 @@ class InstructionData(lightning.LightningDataModule):
             return Pool(self.records, {}, fingerprints)
         stores = self._stores(type(selector).__name__, selector.signals)
         needed = set(map(name_of, selector.signals))
-        used = [store for store in stores if needed & set(store)]
+        used = [store for store in stores if needed & store.kinds]
         if used:  # a store that has no part in it may come and go
             fingerprints["signals"] = " + ".join(map(self._noted, used))
-        held = next((s for s in used if "activations" in s), None)
-        num_layers = len(held.manifest.layers) or None if held else None
+        signals = Signals(used)
+        num_layers = None
+        if "activations" in signals:
+            store, name = signals.holder("activations")
+            num_layers = len(store.manifest.signals[name].arguments["layers"])
         return Pool(
             self.records,
-            Signals(used),
+            signals,
             fingerprints,
             num_layers,
             Cache(used[0].directory / "selection", {}) if used else NoCache(),
@@ -234,7 +237,7 @@ class InstructionData(lightning.LightningDataModule):
         stores = self._stores(reader, (name,))
         if name not in (signals := Signals(stores)):
             raise SelectionError(f"data.signals: {missing(reader, (name,))}")
-        self._noted(next(store for store in stores if name in store))
+        self._noted(signals.holder(name)[0])
         return signals[name]
 
     def _noted(self, store: SignalsStore) -> str:
@@ -249,7 +252,7 @@ class InstructionData(lightning.LightningDataModule):
         directories = [self.signals] if isinstance(self.signals, str) else self.signals
         stores = [SignalsStore(path, data=self.records.fingerprint) for path in directories]
         for store in stores:
-            if "activations" in store or len(stores) == 1:
+            if "activations" in store.kinds or len(stores) == 1:
                 model = checkpoint_fingerprint(self.reference) if self.reference else None
                 store.check(model=model, layers=self.layers)
         return stores
@@ -323,6 +326,7 @@ class InstructionData(lightning.LightningDataModule):
                 prompts,
                 self.image_cache << 20,
                 blanks=isinstance(trainer.strategy, SHARDED) and not prompts,
+                text_only=getattr(trainer.lightning_module, "text_only", False),
             ),
             BatchSampler(plan, trainer.global_rank, trainer.world_size, even),
             num_workers=self.num_workers,

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from coincide_pl.models.lora import LoRA, add_lora
-from coincide_pl.models.parts import attention_outputs, parameters
-from coincide_pl.models.shared_prefix import outputs_of
+from coincide_pl.models.parts import layer_part, parameters
+from coincide_pl.models.reading import Reading, read
 from coincide_pl.reporting.tables import Table
 
 CLIP = CLIPVisionConfig(
@@ -110,7 +110,8 @@ def reading(name: str, text_tokens: int, layers: list[int]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.model.get_image_features(pixel_values=given.pop("pixel_values"))
         text = model.model.language_model
-        outputs_of(text, attention_outputs(model, layers), None, {**given, "use_cache": False})
+        readings = [Reading(layer_part(model, "attention_output", layer)) for layer in layers]
+        read(text, readings, {**given, "use_cache": False})
     return counter.get_total_flops()
 
 

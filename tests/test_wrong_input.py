@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from coincide_pl.data.readers import LlavaJson
-from coincide_pl.signals import Manifest, SignalsWriter
+from coincide_pl.signals import Activations, Manifest, ModelFacts, SignalsWriter, StoredSignal
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,8 +82,8 @@ def signals(llava, tmp_path):
     """A store of random rows for the LLaVA file, as it was at the start."""
     data = LlavaJson(str(llava)).records(tmp_path / "cache").fingerprint
     rows = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float16)
-    shape = {"activations": ([8], "float16")}
-    manifest = Manifest(data, 60, "m", [0, 1], {}, shape, {})
+    stored = StoredSignal.of(Activations([0, 1]), ModelFacts(hidden_size=2))
+    manifest = Manifest(data, 60, "m", {}, {"activations": stored}, {})
     SignalsWriter.create(tmp_path / "signals", manifest)
     writer = SignalsWriter(tmp_path / "signals", manifest)
 

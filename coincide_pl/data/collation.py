@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,11 @@ from torch.utils.data import Dataset
 
 from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoder, Encoding
 from coincide_pl.data.images import open_image
-from coincide_pl.data.record import Record
+from coincide_pl.data.record import IMAGE_MARK, Record
 from coincide_pl.data.records import Records
 from coincide_pl.errors import DataError
+
+MARKS = re.compile(f" {IMAGE_MARK}(?= )|\n{IMAGE_MARK}$|{IMAGE_MARK}\n?")
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Batch:
             its image. None where nothing is to be shared: rows all begin in another way, are padded
             on the left, or do not have one image each.
         prefix_lengths: int64 [U], tokens of the distinct beginnings.
+        text_only: the same conversations without their images, where this is wanted.
     """
 
     rows: Tensor
@@ -72,6 +76,7 @@ class Batch:
     image_counts: Tensor
     prefix: Tensor | None
     prefix_lengths: Tensor | None
+    text_only: Batch | None = None
 
 
 class EncodedBatches(Dataset[Batch]):
@@ -84,6 +89,7 @@ class EncodedBatches(Dataset[Batch]):
         prompts: bool = False,
         image_cache: int = 0,
         blanks: bool = False,
+        text_only: bool = False,
     ) -> None:
         """Keeps the records and their encoder, to be sent to worker processes.
 
@@ -94,12 +100,13 @@ class EncodedBatches(Dataset[Batch]):
             image_cache: bytes of processed images that each process keeps for later batches.
             blanks: give batches without images a blank one, for the parts of a model that lies in
                 pieces must run in all processes at once.
+            text_only: beside each batch, make one of the same conversations without their images.
         """
         self.blank: dict[str, Tensor] = {}
         if blanks:
             self.blank = encoder.encode_image(Image.new("RGB", (64, 64))).inputs
         self.records, self.encoder, self.prompts = records, encoder, prompts
-        self.image_cache = image_cache
+        self.image_cache, self.text_only = image_cache, text_only
         self._kept: dict[str, EncodedImage] = {}
 
     def __getitem__(self, rows: list[int]) -> Batch:
@@ -112,6 +119,7 @@ class EncodedBatches(Dataset[Batch]):
         images: dict[str, EncodedImage] = {}
         encodings: list[Encoding] = []
         occurrences: list[str] = []
+        encode = self.encoder.encode_prompt if self.prompts else self.encoder.encode
         for row, record in zip(rows, records, strict=True):
             for path in record.images:
                 if path not in images:
@@ -120,12 +128,15 @@ class EncodedBatches(Dataset[Batch]):
                     except DataError as error:
                         name = self.records.name(row)
                         raise DataError(f"{name}: 'image': {error}") from error
-            encode = self.encoder.encode_prompt if self.prompts else self.encoder.encode
             encoding = encode(record, [images[path] for path in record.images])
             encodings.append(encoding)
             occurrences += record.images[: encoding.num_images]
         batch = collate(rows, records, encodings, images, occurrences, self._pad_id, self.prompts)
         batch.blank_inputs = {} if batch.num_images else self.blank
+        if self.text_only:
+            bare = [without_images(record) for record in records]
+            texts = [encode(record, []) for record in bare]
+            batch.text_only = collate(rows, bare, texts, {}, [], self._pad_id, self.prompts)
         return batch
 
     def _image(self, path: str) -> EncodedImage:
@@ -142,6 +153,15 @@ class EncodedBatches(Dataset[Batch]):
     def _pad_id(self) -> int:
         tokenizer = self.encoder.tokenizer
         return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+
+
+def without_images(record: Record) -> Record:
+    """The same conversation as text alone; a mark goes with the end of line or blank beside it."""
+    turns = tuple(
+        replace(turn, text=MARKS.sub("", turn.text)) if turn.role == "user" else turn
+        for turn in record.turns
+    )
+    return replace(record, images=(), turns=turns)
 
 
 def collate(

@@ -20,43 +20,55 @@ from coincide_pl.models.loading import (
     first_line,
 )
 from coincide_pl.models.processors import load_processor
+from coincide_pl.signals.choosing import chosen
+from coincide_pl.signals.forward import Forward, ModelFacts, Needs
+from coincide_pl.signals.signal import Signal, making
 
-NO_IMAGE = -2.0
-"""The score of a sample without an image: no cosine, so that whoever reads it can tell."""
+EMBEDDINGS = Needs(embeddings=True)
 
 
 class CLIPModule(lightning.LightningModule):
     """Gives the embeddings of a CLIP or SigLIP model, and their cosine, for each sample.
 
-    `clip_image` and `clip_text` have norm 1, and `clip_score` is their cosine. A sample of several
-    images has the mean of their embeddings, normalised again. One without an image has zeros in
-    `clip_image`, and `NO_IMAGE` for a score.
+    A sample of several images has the mean of their embeddings, normalized again; one without an
+    image has zeros.
     """
 
     encoder_class = ClipEncoder
     """Makes the batches that this module reads."""
-    layers: list[int]
 
     def __init__(
-        self, pretrained: str, dtype: DType = "float32", attn_implementation: str = "sdpa"
+        self,
+        pretrained: str,
+        signals: list[str | Signal] | None = None,
+        dtype: DType = "float32",
+        attn_implementation: str = "sdpa",
     ) -> None:
         """Reads config and processor; the model is loaded when a step needs it.
 
         Args:
             pretrained: checkpoint directory, or a name on the Hugging Face hub, such as
                 `openai/clip-vit-large-patch14`.
+            signals: what to write: short names, class names, or class_path and init_args (default:
+                clip_image, clip_text, clip_score).
             dtype: in which the weights are held and the forward pass runs.
             attn_implementation: attention implementation of transformers.
 
         Raises:
             ModelError: there is no checkpoint, or none of this kind.
+            SignalsError: no signals, a signal twice, or one that needs another model.
         """
         super().__init__()
+        self.signals = chosen(signals or ["clip_image", "clip_text", "clip_score"])
+        for signal in self.signals:
+            if signal.needs != EMBEDDINGS:
+                raise ModelError(
+                    f"signals: a CLIP model does not make {signal.name}: {making([type(signal)])}"
+                )
         check_directory(pretrained, "config.json")
         self.pretrained = pretrained
         self.weights_dtype: DType = dtype
         self.attn_implementation = attn_implementation
-        self.layers = []
         self.processor: ProcessorMixin = load_processor(pretrained)
         text = AutoConfig.from_pretrained(pretrained, trust_remote_code=False).get_text_config()
         self.text_length: int = text.max_position_embeddings
@@ -95,25 +107,17 @@ class CLIPModule(lightning.LightningModule):
         return checkpoint_fingerprint(self.pretrained)
 
     @property
-    def signals(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Shape of one row and dtype, as they are stored, of each signal, by name."""
+    def facts(self) -> ModelFacts:
+        """Sizes of the model, which the shapes of signals depend on."""
         self.configure_model()
         assert self.model is not None
         config = self.model.config
         width = getattr(config, "projection_dim", None) or config.get_text_config().hidden_size
-        return {
-            "clip_image": ((width,), "float16"),
-            "clip_text": ((width,), "float16"),
-            "clip_score": ((), "float32"),
-        }
+        return ModelFacts(projection_size=width)
 
     @torch.inference_mode()
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Embeds each distinct image and each text.
-
-        Returns:
-            `clip_image` and `clip_text` float32 [B, D], `clip_score` float32 [B].
-        """
+        """Embeds each distinct image and each text: rows of a batch [B, ...], by signal's name."""
         texts = F.normalize(self._texts(batch), dim=1)
         images = torch.zeros_like(texts)
         if batch.num_images:
@@ -123,9 +127,8 @@ class CLIPModule(lightning.LightningModule):
             rows = torch.arange(len(texts), device=texts.device)
             owner = rows.repeat_interleave(batch.image_counts)
             images = F.normalize((owner == rows[:, None]).float() @ shown, dim=1)
-        score = (images * texts).sum(1)
-        score[batch.image_counts == 0] = NO_IMAGE
-        return {"clip_image": images, "clip_text": texts, "clip_score": score}
+        forward = Forward(batch, image_embeddings=images, text_embeddings=texts)
+        return {signal.name: signal.rows(forward) for signal in self.signals}
 
     def _texts(self, batch: Batch) -> Tensor:
         """Embeddings [B, D] of the texts.

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from coincide_pl.errors import ModelError
+from coincide_pl.signals.forward import OutputKind
 
 PARTS = {
     "vision_tower": ("vision_tower", "vision_model", "visual", "vision_encoder"),
@@ -18,10 +19,11 @@ PARTS = {
     "language_model": ("language_model", "text_model"),
 }
 """What the parts are called in the model classes of transformers, by our name for them."""
-LAYER_PARTS = ("decoder_layers", "attention_output")
-"""Further names in `parts`: the list of decoder layers, and a path within one of them."""
+LAYER_PARTS = ("decoder_layers", "attention_output", "mlp_output", "attention_weights")
+"""Further names in `parts`: the list of decoder layers, and paths within one of them."""
 
 ATTENTION = ("self_attn", "self_attention", "attn", "attention")
+MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 OUTPUT_PROJECTION = ("o_proj", "out_proj", "dense", "c_proj", "wo")
 
 
@@ -120,52 +122,52 @@ def decoder_layers(model: PreTrainedModel, path: str | None = None) -> nn.Module
     )
 
 
-def attention_outputs(
-    model: PreTrainedModel, layers: Sequence[int], parts: Mapping[str, str] | None = None
-) -> list[nn.Module]:
-    """The attention blocks' output projections of some decoder layers.
+def layer_part(
+    model: PreTrainedModel, kind: OutputKind, layer: int, parts: Mapping[str, str] | None = None
+) -> nn.Module:
+    """The module of a decoder layer that something is read of.
 
     Args:
         model: an image-text-to-text model.
-        layers: decoder layers, counted from 0.
-        parts: `decoder_layers`, the path of their list, and `attention_output`, the projection's
-            path within a layer, such as `self_attn.o_proj`, where these are not found by the usual
-            names.
-
-    Returns:
-        One module per layer, in the order of `layers`.
+        kind: what is read: the attention block's output projection, the MLP, the whole layer, or
+            the attention block for its weights.
+        layer: counted from 0.
+        parts: `decoder_layers`, the path of their list, and by kind the module's path within a
+            layer, such as `self_attn.o_proj`, where these are not found by the usual names.
 
     Raises:
-        ModelError: a layer the model does not have, or a projection that is not found.
+        ModelError: a layer the model does not have, or a module that is not found.
     """
     parts = parts or {}
     stack = decoder_layers(model, parts.get("decoder_layers"))
-    if not layers or len(set(layers)) != len(layers):
-        raise ModelError(f"layers: {list(layers)} must be different layers, and at least one")
-    for layer in layers:
-        if not 0 <= layer < len(stack):
-            raise ModelError(
-                f"layers: {layer} is not a layer of {type(model).__name__}, "
-                f"which has {len(stack)} (0 to {len(stack) - 1})"
-            )
-    return [_projection(stack[layer], parts.get("attention_output")) for layer in layers]
-
-
-def _projection(layer: nn.Module, path: str | None) -> nn.Module:
-    names = ", ".join(name for name, _ in layer.named_modules() if name)
-    if path is not None:
+    if not 0 <= layer < len(stack):
+        raise ModelError(
+            f"layers: {layer} is not a layer of {type(model).__name__}, "
+            f"which has {len(stack)} (0 to {len(stack) - 1})"
+        )
+    block = stack[layer]
+    if kind == "block_output":
+        return block
+    names = ", ".join(name for name, _ in block.named_modules() if name)
+    if kind in parts:
         try:
-            return layer.get_submodule(path)
+            return block.get_submodule(parts[kind])
         except AttributeError:
             raise ModelError(
-                f"parts.attention_output: a decoder layer has no {path!r}; it has {names}"
+                f"parts.{kind}: a decoder layer has no {parts[kind]!r}; it has {names}"
             ) from None
-    for attention in ATTENTION:
-        for name in OUTPUT_PROJECTION:
-            block = getattr(layer, attention, None)
-            if isinstance(block, nn.Module) and isinstance(getattr(block, name, None), nn.Module):
-                return getattr(block, name)
-    raise ModelError(
-        f"no attention output projection found in {type(layer).__name__}: name it with the option "
-        f"parts.attention_output, as a path within the layer, which has {names}"
-    )
+    found = _children([block], MLP if kind == "mlp_output" else ATTENTION)
+    if kind == "attention_output":
+        found = _children(found, OUTPUT_PROJECTION)
+    if not found:
+        raise ModelError(
+            f"no {kind.replace('_', ' ')} found in {type(block).__name__}: name its module with "
+            f"the option parts.{kind}, as a path within the layer, which has {names}"
+        )
+    return found[0]
+
+
+def _children(modules: Sequence[nn.Module], names: Sequence[str]) -> list[nn.Module]:
+    """The submodules that have one of some names."""
+    found = [getattr(module, name, None) for module in modules for name in names]
+    return [module for module in found if isinstance(module, nn.Module)]

@@ -11,7 +11,11 @@ from torch.nn import functional as F
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.encoding import IGNORE
+from coincide_pl.data.served import served
 from coincide_pl.models.target import TargetModule
+from coincide_pl.signals.clip import ClipImage, ClipText
+from coincide_pl.signals.difficulty import Difficulty
+from coincide_pl.signals.forward import Forward
 
 BLOCK = 65536
 
@@ -48,9 +52,8 @@ class SelfFilterModule(TargetModule):
         super().configure_model()
         if self.score_net is not None:
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        name = type(self).__name__
-        self.embeddings = [data.signal(signal, name) for signal in ("clip_image", "clip_text")]
+        data, name = served(self.trainer), type(self).__name__
+        self.embeddings = [data.signal(signal.name, name) for signal in (ClipImage, ClipText)]
         self.score_net = nn.Linear(sum(part.shape[1] for part in self.embeddings), 1, bias=False)
         nn.init.zeros_(self.score_net.weight)
 
@@ -86,9 +89,9 @@ class SelfFilterModule(TargetModule):
     @torch.inference_mode()
     def difficulty(self) -> np.ndarray:
         """The difficulty float32 [N] of all training records."""
-        num_rows = len(self.embeddings[0])
-        parts = [
-            -self.scores(np.arange(start, min(start + BLOCK, num_rows))).cpu().numpy()
-            for start in range(0, num_rows, BLOCK)
-        ]
-        return np.concatenate(parts)
+        num_rows, signal = len(self.embeddings[0]), Difficulty()
+        blocks = (
+            np.arange(start, min(start + BLOCK, num_rows)) for start in range(0, num_rows, BLOCK)
+        )
+        parts = [signal.rows(Forward(None, scores=self.scores(rows))) for rows in blocks]
+        return torch.cat(parts).cpu().numpy()

@@ -9,43 +9,33 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.models.images import TOKEN_TYPES, model_inputs, shared_images
+from coincide_pl.models.reading import Reading, read
 
 
-class _Reached(Exception):
-    """All that was wanted has run."""
-
-
-def run_until(
-    model: PreTrainedModel, projections: Sequence[nn.Module], head: nn.Module | None, batch: Batch
-) -> tuple[list[Tensor], Tensor | None]:
-    """Run a model up to the deepest of some modules, or up to its head.
+def run_until(model: PreTrainedModel, readings: Sequence[Reading], batch: Batch) -> list[Tensor]:
+    """Run a model up to the deepest of what is read of its decoder.
 
     Args:
         model: an image-text-to-text model.
-        projections: modules of its decoder, in any order, each run once in a forward pass.
-        head: the language-model head, before which to stop, where its input is wanted.
+        readings: what to read, in any order: of decoder layers, or what the head is given.
         batch: what the model reads.
 
     Returns:
-        The output [B, T, H] of each module, and what the head would read, [B, T, H].
+        In the order of `readings`: [B, T, H], or [B, T, T] of attention weights.
     """
-    with torch.inference_mode():
-        if not shares(model, batch):
-            inputs = model_inputs(model, batch)
-            with shared_images(model, batch):
-                found = outputs_of(model, projections, head, {**inputs, "use_cache": False})
-        else:
-            found = _run_shared(model, projections, head, batch)
-    outputs, states = found[: len(projections)], found[len(projections) :]
-    return outputs, states[0] if states else None
+    if shares(model, batch):
+        return _run_shared(model, readings, batch)
+    inputs = model_inputs(model, batch)
+    with shared_images(model, batch):
+        return read(model, readings, {**inputs, "use_cache": False})
 
 
 def shares(model: PreTrainedModel, batch: Batch) -> bool:
@@ -67,9 +57,7 @@ def shares(model: PreTrainedModel, batch: Batch) -> bool:
     )
 
 
-def _run_shared(
-    model: PreTrainedModel, projections: Sequence[nn.Module], head: nn.Module | None, batch: Batch
-) -> list[Tensor]:
+def _run_shared(model: PreTrainedModel, readings: Sequence[Reading], batch: Batch) -> list[Tensor]:
     prefix, lengths = batch.prefix, batch.prefix_lengths  # [B], [U]
     assert prefix is not None
     assert lengths is not None
@@ -90,10 +78,9 @@ def _run_shared(
     begin.input_ids[~real] = _no_image(batch)
     cache = DynamicCache(config=model.config.get_text_config())
     with shared_images(model, begin):
-        first = outputs_of(
+        first = read(
             model,
-            projections,
-            head,
+            readings,
             {
                 **model_inputs(model, begin),
                 "position_ids": places.clamp(min=0),
@@ -108,10 +95,9 @@ def _run_shared(
     there = after < total[:, None]
     last = batch.input_ids.shape[1] - 1
     ids = batch.input_ids.gather(1, after.clamp(max=last))
-    second = outputs_of(
+    second = read(
         model,
-        projections,
-        head,
+        readings,
         {
             "input_ids": ids.masked_fill(~there, _no_image(batch)),
             "attention_mask": torch.cat([real[prefix], there], 1).long(),
@@ -122,13 +108,18 @@ def _run_shared(
     )
     shift = (longest - own)[:, None] + torch.arange(last + 1, device=device)  # [B, T]
     shift = shift.clamp(max=longest + after.shape[1] - 1)
+    moved = len(lengths) > 1 and not bool((lengths == longest).all())
     joined = []
-    for head_part, tail_part in zip(first, second, strict=True):
-        both = torch.cat([head_part[prefix], tail_part], 1)  # [B, P + S, H]
-        if len(lengths) == 1 or bool((lengths == longest).all()):
-            joined.append(both)
-        else:
-            joined.append(both.gather(1, shift[..., None].expand(-1, -1, both.shape[2])))
+    for reading, beginning, rest in zip(readings, first, second, strict=True):
+        start = beginning[prefix]
+        if reading.at == "weights":  # nothing that follows is seen by a beginning
+            start = F.pad(start, (0, rest.shape[2] - start.shape[2]))
+        both = torch.cat([start, rest], 1)  # [B, P + S, H], or [B, P + S, P + S]
+        if moved:
+            both = both.gather(1, shift[..., None].expand(-1, -1, both.shape[2]))
+            if reading.at == "weights":
+                both = both.gather(2, shift[:, None].expand(-1, both.shape[1], -1))
+        joined.append(both)
     return joined
 
 
@@ -142,44 +133,3 @@ def first_rows(prefix: Tensor, count: int) -> Tensor:
 def _no_image(batch: Batch) -> int:
     """A token for padding: the batch's first, which is no image token."""
     return int(batch.input_ids[0, 0])
-
-
-def outputs_of(
-    model: nn.Module,
-    projections: Sequence[nn.Module],
-    head: nn.Module | None,
-    inputs: dict[str, Any],
-) -> list[Tensor]:
-    """Run a model until all that is wanted has run.
-
-    Args:
-        model: any module that holds the others.
-        projections: modules that each run once in a forward pass.
-        head: the language-model head, before which to stop, where its input is wanted.
-        inputs: the model's arguments.
-
-    Returns:
-        The output of each projection, and last what the head would read, where there is one.
-    """
-    outputs: dict[nn.Module, Tensor] = {}
-
-    def keep(module: nn.Module, _: Any, output: Tensor) -> None:
-        outputs[module] = output
-        if head is None and len(outputs) == len(projections):
-            raise _Reached
-
-    def stop(module: nn.Module, read: tuple[Tensor, ...]) -> None:
-        outputs[module] = read[0]
-        raise _Reached
-
-    hooks = [module.register_forward_hook(keep) for module in projections]
-    if head is not None:
-        hooks.append(head.register_forward_pre_hook(stop))
-    try:
-        model(**inputs)
-    except _Reached:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [outputs[module] for module in (*projections, *([head] if head is not None else []))]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Signals,
         SignalsStore,
         SignalsWriter,
+        StoredSignal,
         load_signals,
     )
     from coincide_pl.signals.writer import WriteDifficulty, WriteSignals
@@ -55,6 +56,7 @@ __all__ = [
     "Signals",
     "SignalsStore",
     "SignalsWriter",
+    "StoredSignal",
     "WriteDifficulty",
     "WriteSignals",
     "load_signals",

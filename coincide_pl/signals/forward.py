@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from coincide_pl.data.encoding import IGNORE
 from coincide_pl.errors import SignalsError
 
 if TYPE_CHECKING:
     from coincide_pl.data.collation import Batch
 
+T = TypeVar("T")
 OutputKind = Literal["attention_output", "mlp_output", "block_output", "attention_weights"]
 """What a decoder layer can be read at: the output projection of its attention [B, T, H], its MLP
 [B, T, H], the whole layer [B, T, H], and its attention weights averaged over the heads, float32
@@ -125,7 +127,7 @@ class Forward:
     """What a pass over a batch of B conversations gave; only what was needed is there.
 
     Attributes:
-        batch: what the model read: tokens, labels and masks.
+        given: the batch, where the model read one.
         outputs: by place, see `OutputKind`.
         hidden: [B, T, H], what the head reads.
         token_values: float32 [L] by function, at the batch's L answer tokens, row by row.
@@ -135,7 +137,7 @@ class Forward:
         scores: float32 [B], outputs of a score net.
     """
 
-    batch: Batch
+    given: Batch | None
     outputs: dict[LayerOutput, Tensor] = field(default_factory=dict)
     hidden: Tensor | None = None
     token_values: dict[TokenValue, Tensor] = field(default_factory=dict)
@@ -144,6 +146,11 @@ class Forward:
     text_embeddings: Tensor | None = None
     scores: Tensor | None = None
 
+    @property
+    def batch(self) -> Batch:
+        """What the model read: tokens, labels and masks."""
+        return needed(self.given, "a batch")
+
     def output(self, kind: OutputKind, layer: int) -> Tensor:
         """The output of a decoder layer; see `OutputKind`."""
         return needed(self.outputs.get(LayerOutput(kind, layer)), f"{kind} of layer {layer}")
@@ -151,8 +158,6 @@ class Forward:
     @property
     def answers(self) -> Tensor:
         """Where a column's next token is an answer token: bool [B, T - 1]."""
-        from coincide_pl.data.encoding import IGNORE
-
         return self.batch.labels[:, 1:] != IGNORE
 
     def answer_mean(self, value: TokenValue, empty: float = 0.0) -> Tensor:
@@ -175,7 +180,7 @@ class Forward:
         return means.masked_fill(counts == 0, empty)
 
 
-def needed(found: Tensor | None, what: str) -> Tensor:
+def needed(found: T | None, what: str) -> T:
     """A part of a pass, which must be there.
 
     Raises:

@@ -32,20 +32,6 @@ class Signal(ABC):
         "coincide predict --config configs/models/reference.yaml --model.signals=[{}]"
     )
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Signal:
-        """Refuses a class that lacks a part of a signal, and names the part.
-
-        Raises:
-            SignalsError: it has no name, or a method is missing.
-        """
-        lacking = sorted(cls.__abstractmethods__) + ["name"] * (not hasattr(cls, "name"))
-        if lacking:
-            raise SignalsError(
-                f"{class_path(cls)} is no signal yet: it has no {' and no '.join(lacking)} "
-                "(see README, a signal of your own)"
-            )
-        return super().__new__(cls)
-
     @abstractmethod
     def shape(self, model: ModelFacts) -> tuple[int, ...]:
         """Shape of one sample's row; () for a number."""
@@ -73,6 +59,20 @@ class Signal(ABC):
                     f"{class_path(type(self))}: its argument {name!r} must be kept in self.{name}"
                 )
         return {name: getattr(self, name) for name in names}
+
+
+def check_class(signal: type[Signal]) -> None:
+    """Refuses a class that lacks a part of a signal, and names the part.
+
+    Raises:
+        SignalsError: it has no name, or a method is missing.
+    """
+    lacking = sorted(signal.__abstractmethods__) + ["name"] * (not hasattr(signal, "name"))
+    if lacking:
+        raise SignalsError(
+            f"{class_path(signal)} is no signal yet: it has no {' and no '.join(lacking)} "
+            "(README: a signal of your own)"
+        )
 
 
 def class_path(signal: type[Signal]) -> str:

@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,41 @@ import numpy as np
 
 from coincide_pl.errors import SignalsError
 from coincide_pl.files import beside, content_digest, is_as_it_was, reason, write_all
+from coincide_pl.signals.forward import ModelFacts
+from coincide_pl.signals.signal import Signal, class_path
 
 MANIFEST = "manifest.json"
+RENAMED = {"perplexity": "nll", "aum": "margin"}
+"""Signals that had other names in earlier versions."""
 SYNC_EVERY = 5.0
 """Seconds between the notes of what is done, each after the rows themselves are on disk."""
+
+
+@dataclass(frozen=True)
+class StoredSignal:
+    """What a store's manifest says of one of its signals.
+
+    Attributes:
+        kind: the default name of its class, by which selectors look for it.
+        class_path: import path of its class.
+        arguments: of its constructor.
+        shape: of a row.
+        dtype: of the array.
+    """
+
+    kind: str
+    class_path: str
+    arguments: dict[str, Any]
+    shape: list[int]
+    dtype: str
+
+    @classmethod
+    def of(cls, signal: Signal, facts: ModelFacts) -> StoredSignal:
+        """What is noted of a signal from a model of some sizes."""
+        arguments = json.loads(json.dumps(signal.arguments, default=str))
+        shape = list(signal.shape(facts))
+        kind = type(signal)
+        return cls(kind.name, class_path(kind), arguments, shape, signal.dtype)
 
 
 @dataclass(frozen=True)
@@ -37,24 +68,47 @@ class Manifest:
         data: fingerprint of the records.
         num_rows: N.
         model: fingerprint of the checkpoint.
-        layers: decoder layers read.
-        settings: whatever else changes the numbers.
-        signals: shape of a row and dtype of each signal.
+        settings: whatever else changes the numbers, by the option's name.
+        signals: by name.
         versions: of the libraries; kept, not compared.
     """
 
     data: str
     num_rows: int
     model: str
-    layers: list[int]
     settings: dict[str, Any]
-    signals: dict[str, tuple[list[int], str]]
+    signals: dict[str, StoredSignal]
     versions: dict[str, str]
 
     def differences(self, other: Manifest) -> list[str]:
-        """Names of the fields in which two stores that may not be mixed differ."""
+        """In what two stores that may not be mixed differ, in words: this one's, then the other's.
+
+        Args:
+            other: of the store that is asked for.
+        """
         mine, theirs = (json.loads(json.dumps(asdict(m))) for m in (self, other))
-        return [name for name in mine if name != "versions" and mine[name] != theirs[name]]
+        found = [f"another {name}" for name in ("data", "model") if mine[name] != theirs[name]]
+        if mine["num_rows"] != theirs["num_rows"]:
+            found.append(f"{mine['num_rows']} rows, not {theirs['num_rows']}")
+        found += _compared(mine["settings"], theirs["settings"], "")
+        own, wanted = mine["signals"], theirs["signals"]
+        if list(own) != list(wanted):
+            found.append(f"the signals {', '.join(own)}, not {', '.join(wanted)}")
+        for name in sorted(own.keys() & wanted.keys()):
+            found += _compared(
+                {**own[name].pop("arguments"), **own[name]},
+                {**wanted[name].pop("arguments"), **wanted[name]},
+                f"{name} with ",
+            )
+        return found
+
+
+def _compared(mine: dict[str, Any], theirs: dict[str, Any], of: str) -> list[str]:
+    return [
+        f"{of}{name} {json.dumps(mine.get(name))}, not {json.dumps(theirs.get(name))}"
+        for name in {**mine, **theirs}
+        if mine.get(name) != theirs.get(name)
+    ]
 
 
 class SignalsWriter:
@@ -79,7 +133,7 @@ class SignalsWriter:
         )
         size = os.fstat(self._journal).st_size
         os.ftruncate(self._journal, size - size % 16)  # what a kill left half-written
-        self._told: list[np.ndarray] = []
+        self._written: list[np.ndarray] = []
         self._synced = time.monotonic()
 
     @staticmethod
@@ -94,8 +148,8 @@ class SignalsWriter:
             old, _ = _read_manifest(directory)
             if different := old.differences(manifest):
                 raise SignalsError(
-                    f"{directory}: holds signals of another {' and other '.join(different)}; "
-                    "name another directory or delete this one"
+                    f"{directory}: its signals come from {'; '.join(different)}: "
+                    "name another directory in data.signals, or delete this one"
                 )
             _check_arrays(directory, manifest)
             return
@@ -103,10 +157,9 @@ class SignalsWriter:
             directory.mkdir(parents=True, exist_ok=True)
             for journal in directory.glob("done.*"):
                 journal.unlink()
-            for name, (shape, dtype) in manifest.signals.items():
-                np.lib.format.open_memmap(
-                    _array(directory, name), "w+", dtype, (manifest.num_rows, *shape)
-                )
+            for name, signal in manifest.signals.items():
+                shape = (manifest.num_rows, *signal.shape)
+                np.lib.format.open_memmap(_array(directory, name), "w+", signal.dtype, shape)
         except OSError as error:
             raise SignalsError(f"{directory}: can't be written ({reason(error)})") from error
         _write_manifest(directory, manifest, None)
@@ -134,20 +187,20 @@ class SignalsWriter:
                 )
             for row, value in zip(rows.tolist(), array, strict=True):
                 self._write(file, value.tobytes(), len(header) + row * width, name)
-        self._told.append(rows.astype("<i8"))
+        self._written.append(rows.astype("<i8"))
         if time.monotonic() - self._synced > SYNC_EVERY:
-            self._journal_told()
+            self._note_written()
 
-    def _journal_told(self) -> None:
+    def _note_written(self) -> None:
         """Notes what was written, once it is on disk and would outlast a power cut."""
-        rows = np.concatenate(self._told) if self._told else np.zeros(0, "<i8")
+        rows = np.concatenate(self._written) if self._written else np.zeros(0, "<i8")
         for name, (file, *_) in self._files.items():
             try:
                 os.fsync(file)
             except OSError as error:
                 raise SignalsError(f"{_array(self.directory, name)}: {reason(error)}") from error
         self._write(self._journal, np.stack([rows, ~rows], 1).tobytes(), None, "done")
-        self._told, self._synced = [], time.monotonic()
+        self._written, self._synced = [], time.monotonic()
 
     def _write(self, file: int, content: bytes, at: int | None, name: str) -> None:
         try:
@@ -160,7 +213,7 @@ class SignalsWriter:
         """Note what is written, and close; a second call does nothing."""
         if self._files:
             try:
-                self._journal_told()
+                self._note_written()
             finally:
                 for file in (*(entry[0] for entry in self._files.values()), self._journal):
                     os.close(file)
@@ -198,18 +251,28 @@ class SignalsStore(Mapping[str, np.ndarray]):
         """Opens a store and checks that it is what is asked for.
 
         Args:
-            directory: the store.
+            directory: the store, or the store and one of its signals (`signals/activations`), for
+                that one alone.
             data: fingerprint of the records that its rows must belong to.
             model: fingerprint of the model that it must come from.
-            layers: decoder layers that it must hold.
+            layers: decoder layers that its signals must have read, where they read layers.
 
         Raises:
             SignalsError: missing, unfinished, truncated, or made from something else.
         """
-        self.directory = Path(directory)
+        self.directory, only = Path(directory), ""
+        if not (self.directory / MANIFEST).is_file():
+            self.directory, only = self.directory.parent, self.directory.name
         if not (self.directory / MANIFEST).is_file():
             raise SignalsError(f"{directory}: no signals here; make them with `coincide predict`")
         self.manifest, digests = _read_manifest(self.directory)
+        if only:
+            if only not in self.manifest.signals:
+                held = ", ".join(self.manifest.signals)
+                raise SignalsError(f"{self.directory}: holds {held}, and no {only}")
+            alone = {only: self.manifest.signals[only]}
+            self.manifest = replace(self.manifest, signals=alone)
+            digests = {only: digests[only]} if digests is not None else None
         self.check(data=data, model=model, layers=layers)
         if digests is None:
             missing = int((~_done(self.directory, self.manifest.num_rows)).sum())
@@ -238,13 +301,24 @@ class SignalsStore(Mapping[str, np.ndarray]):
         Raises:
             SignalsError: they were made from something else.
         """
-        for name, value in {"data": data, "model": model, "layers": layers}.items():
-            found = getattr(self.manifest, name)
+        wanted: list[tuple[str, object, object]] = [
+            ("data", self.manifest.data, data),
+            ("model", self.manifest.model, model),
+        ]
+        for signal in self.manifest.signals.values():
+            if "layers" in signal.arguments:
+                wanted.append(("layers", signal.arguments["layers"], layers))
+        for name, found, value in wanted:
             if value is not None and found != value:
                 raise SignalsError(
                     f"{self.directory}: its signals belong to other {name} ({found}, not {value}); "
                     "make them again with `coincide predict` in another directory"
                 )
+
+    @property
+    def kinds(self) -> set[str]:
+        """Default names of its signals' classes."""
+        return {signal.kind for signal in self.manifest.signals.values()}
 
     @property
     def fingerprint(self) -> str:
@@ -269,7 +343,7 @@ def load_signals(directory: str | Path) -> SignalsStore:
     """Open a finished store of signals: a mapping from names to memory-mapped arrays [N, ...].
 
     Args:
-        directory: the store, as `data.signals` names it.
+        directory: the store, or the store and one of its signals, as `data.signals` names it.
 
     Raises:
         SignalsError: missing, unfinished, truncated, or changed since it was written.
@@ -278,35 +352,47 @@ def load_signals(directory: str | Path) -> SignalsStore:
 
 
 class Signals(Mapping[str, np.ndarray]):
-    """The signals of several stores of the same records, as one mapping."""
+    """Signals of several stores of the same records, found by the default name of their class."""
 
     def __init__(self, stores: Sequence[SignalsStore]) -> None:
-        """Looks for each signal's store.
+        """Looks at what each store holds.
 
         Args:
             stores: whose rows belong to the same records.
+        """
+        self._found: dict[str, list[tuple[SignalsStore, str]]] = {}
+        for store in stores:
+            for name, signal in store.manifest.signals.items():
+                self._found.setdefault(signal.kind, []).append((store, name))
+
+    def holder(self, kind: str) -> tuple[SignalsStore, str]:
+        """The store that holds a signal, and its name there.
+
+        Args:
+            kind: the default name of the signal's class.
 
         Raises:
-            SignalsError: two stores hold the same signal.
+            KeyError: none does.
+            SignalsError: there is more than one.
         """
-        self._stores: dict[str, SignalsStore] = {}
-        for store in stores:
-            for name in store:
-                if name in self._stores:
-                    raise SignalsError(
-                        f"data.signals: {name!r} is in {self._stores[name].directory} and in "
-                        f"{store.directory}; name one of them"
-                    )
-                self._stores[name] = store
+        found = self._found[kind]
+        if len(found) > 1:
+            places = [f"{store.directory}/{name}" for store, name in found]
+            raise SignalsError(
+                f"data.signals: {kind!r} is in {' and in '.join(places)}; name one of them, "
+                f"as in data.signals={places[0]}"
+            )
+        return found[0]
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._stores[name][name]
+    def __getitem__(self, kind: str) -> np.ndarray:
+        store, name = self.holder(kind)
+        return store[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._stores)
+        return iter(self._found)
 
     def __len__(self) -> int:
-        return len(self._stores)
+        return len(self._found)
 
 
 def _array(directory: Path, signal: str) -> Path:
@@ -315,8 +401,8 @@ def _array(directory: Path, signal: str) -> Path:
 
 def _layout(manifest: Manifest, signal: str) -> tuple[bytes, int, np.dtype]:
     """What comes before the first row, bytes of a row, dtype."""
-    shape, name = manifest.signals[signal]
-    dtype = np.dtype(name)
+    shape = manifest.signals[signal].shape
+    dtype = np.dtype(manifest.signals[signal].dtype)
     header: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
     header["shape"] = (manifest.num_rows, *shape)
     buffer = io.BytesIO()
@@ -357,9 +443,13 @@ def _read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
     path = directory / MANIFEST
     try:
         content = json.loads(path.read_text())
-        manifest, digests = Manifest(**content["manifest"]), content["digests"]
+        fields, digests = dict(content["manifest"]), content["digests"]
         if content.get("seal") not in (None, _seal(content)):
             raise ValueError("seal")
+        if "layers" in fields:
+            raise SignalsError(_earlier(directory, fields))
+        signals = {name: StoredSignal(**signal) for name, signal in fields["signals"].items()}
+        manifest = Manifest(**{**fields, "signals": signals})
         for name in manifest.signals:
             if not name.isidentifier():
                 raise ValueError(name)
@@ -371,6 +461,16 @@ def _read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
     return manifest, digests
 
 
+def _earlier(directory: Path, fields: dict[str, Any]) -> str:
+    """What to say of a store that an earlier version wrote."""
+    names = [f"{old} is now {RENAMED[old]}" for old in fields["signals"] if old in RENAMED]
+    renamed = f" ({', '.join(names)})" if names else ""
+    return (
+        f"{directory}: signals of an earlier version, which did not keep their arguments{renamed}: "
+        "delete it and run `coincide predict` again"
+    )
+
+
 def _write_manifest(directory: Path, manifest: Manifest, digests: dict[str, str] | None) -> None:
     content = {"manifest": asdict(manifest), "digests": digests}
     with beside(directory / MANIFEST) as aside:
@@ -378,5 +478,5 @@ def _write_manifest(directory: Path, manifest: Manifest, digests: dict[str, str]
 
 
 def _seal(content: dict[str, Any]) -> str:
-    told = json.dumps([content["manifest"], content["digests"]], sort_keys=True)
-    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+    text = json.dumps([content["manifest"], content["digests"]], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

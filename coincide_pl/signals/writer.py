@@ -3,20 +3,73 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import lightning
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from coincide_pl.data.collation import Batch
+from coincide_pl.data.served import ServedData, served
 from coincide_pl.errors import SignalsError
 from coincide_pl.files import beside
 from coincide_pl.processes import on_first_process
-from coincide_pl.signals.store import Manifest, SignalsWriter
+from coincide_pl.signals.difficulty import Difficulty
+from coincide_pl.signals.forward import ModelFacts
+from coincide_pl.signals.signal import Signal
+from coincide_pl.signals.store import Manifest, SignalsWriter, StoredSignal
+
+
+class SignalsSource(Protocol):
+    """A module whose `predict_step` gives rows of signals.
+
+    Attributes:
+        fingerprint: of its checkpoint.
+        weights_dtype: in which the weights are held.
+        signals: what it makes.
+        facts: sizes of the model.
+    """
+
+    fingerprint: str
+    weights_dtype: str
+    signals: list[Signal]
+    facts: ModelFacts
+
+
+class DifficultySource(Protocol):
+    """A module with a score net.
+
+    Attributes:
+        fingerprint: of its checkpoint.
+    """
+
+    fingerprint: str
+
+    def difficulty(self) -> npt.NDArray[np.float32]:
+        """The difficulty [N] of all training records."""
+
+
+def manifest_of(
+    data: ServedData,
+    model: str,
+    settings: dict[str, Any],
+    signals: Sequence[Signal],
+    facts: ModelFacts,
+) -> Manifest:
+    """The manifest of a store of all training records."""
+    return Manifest(
+        data=data.records.fingerprint,
+        num_rows=len(data.records),
+        model=model,
+        settings=settings,
+        signals={signal.name: StoredSignal.of(signal, facts) for signal in signals},
+        versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
+    )
 
 
 class WriteSignals(lightning.Callback):
@@ -37,18 +90,9 @@ class WriteSignals(lightning.Callback):
         """Creates or resumes the store, and tells the DataModule which rows it holds."""
         if stage != "predict":
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        module: Any = pl_module
-        unusual = {} if getattr(module, "tanh", True) else {"tanh": False}
-        manifest = Manifest(
-            data=data.records.fingerprint,
-            num_rows=len(data.records),
-            model=module.fingerprint,
-            layers=module.layers,
-            settings={"max_length": data.max_length, "dtype": module.weights_dtype, **unusual},
-            signals={name: (list(shape), kind) for name, (shape, kind) in module.signals.items()},
-            versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
-        )
+        data, module = served(trainer), cast(SignalsSource, pl_module)
+        settings = {"max_length": data.max_length, "dtype": module.weights_dtype}
+        manifest = manifest_of(data, module.fingerprint, settings, module.signals, module.facts)
         on_first_process(lambda: SignalsWriter.create(self.directory, manifest))
         self.writer = SignalsWriter(self.directory, manifest, trainer.global_rank)
         data.rows_done = self.writer.done
@@ -106,22 +150,17 @@ class WriteDifficulty(lightning.Callback):
         """Writes the store beside its place, then puts it there, from one process."""
         if trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        module: Any = pl_module
+        module = cast(DifficultySource, pl_module)
         values = module.difficulty()
-        manifest = Manifest(
-            data=data.records.fingerprint,
-            num_rows=len(values),
-            model=module.fingerprint,
-            layers=[],
-            settings={"values": hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()},
-            signals={"difficulty": ([], "float32")},
-            versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
+        settings = {"values": hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()}
+        signal = Difficulty()
+        manifest = manifest_of(
+            served(trainer), module.fingerprint, settings, [signal], ModelFacts()
         )
         target = Path(self.directory or Path(trainer.default_root_dir) / "signals")
         with beside(target) as aside:
             SignalsWriter.create(aside, manifest)
             writer = SignalsWriter(aside, manifest)
-            writer.write(np.arange(len(values)), {"difficulty": values})
+            writer.write(np.arange(len(values)), {signal.name: values})
             writer.close()
             SignalsWriter.finish(aside)

@@ -36,8 +36,8 @@ from coincide_pl.models import LoRA, ReferenceModule, TargetModule
 from coincide_pl.models.images import model_inputs
 from coincide_pl.models.lora import add_lora
 from coincide_pl.models.parts import decoder_layers
-from coincide_pl.models.reference import activations
 from coincide_pl.reporting.tables import Table
+from coincide_pl.signals.activations import activations
 
 ROUNDS = 3
 
@@ -91,8 +91,10 @@ def plain_pass(module: ReferenceModule, batch: Any) -> torch.Tensor:
     def stop(*_: Any) -> None:
         raise _Enough
 
-    hooks = [p.register_forward_hook(keep(i)) for i, p in enumerate(module.projections)]
-    hooks.append(decoder_layers(model)[max(module.layers)].register_forward_hook(stop))
+    readings = module.forward_pass.readings
+    hooks = [r.module.register_forward_hook(keep(i)) for i, r in enumerate(readings.values())]
+    deepest = max(place.layer for place in readings)
+    hooks.append(decoder_layers(model)[deepest].register_forward_hook(stop))
     try:
         with torch.no_grad():
             model(**model_inputs(model, batch), use_cache=False)

@@ -90,15 +90,16 @@ def features(
     """Features that are compared, by name; the paper's choice first."""
     opened = {name: SignalsStore(path, data=data) for name, path in stores.items()}
     own = opened["reference"]
-    depth = len(own.manifest.layers)
+    own_layers = own.manifest.signals["activations"].arguments["layers"]
+    depth = len(own_layers)
     whole = own["activations"][rows]
     yield f"reference, all layers, both, tanh, K = {k}", whole, k
     for half in ("visual", "text"):
         yield f"{half} half", part(whole, depth, range(depth), half), k
     for layer in range(depth):
-        yield f"layer {own.manifest.layers[layer]}", part(whole, depth, [layer]), k
+        yield f"layer {own_layers[layer]}", part(whole, depth, [layer]), k
     every = range(1, depth, 2)
-    named = " and ".join(str(own.manifest.layers[layer]) for layer in every)
+    named = " and ".join(str(own_layers[layer]) for layer in every)
     yield f"layers {named}", part(whole, depth, every), k
     for other in (57, 3 * k):
         yield f"K = {other}", whole, other

@@ -57,7 +57,8 @@ MODEL_aligned := $(RUN)/start-reference/model
 MODEL_target := $(RUN)/all/model
 MODEL_without-tanh := $(RUN)/reference/model
 OPTIONS_target := --model.layers=[0,1,2]
-OPTIONS_without-tanh := --model.tanh=false
+OPTIONS_without-tanh := --model.signals='[{class_path: Activations, \
+  init_args: {layers: [0,1,2,3], tanh: false}}]'
 empty :=
 comma := ,
 

@@ -74,7 +74,7 @@ def transfer(
     records = LlavaJson(data, source_field="composition").records(cache_dir)
     store = SignalsStore(signals, data=records.fingerprint)
     found = spherical_kmeans(store["activations"], num_clusters, seed=seed)
-    depth = len(store.manifest.layers)
+    depth = len(store.manifest.signals["activations"].arguments["layers"])
     kept = np.flatnonzero(np.bincount(found.labels, minlength=num_clusters) >= samples + probes)
     losses = Path(f"{output}.npz")
     if not losses.is_file():

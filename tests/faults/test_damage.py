@@ -21,7 +21,14 @@ from coincide_pl.models.loading import checkpoint_fingerprint, load_model
 from coincide_pl.models.processors import load_processor
 from coincide_pl.selection import Selection
 from coincide_pl.selection.cache import Cache
-from coincide_pl.signals import Manifest, SignalsStore, SignalsWriter
+from coincide_pl.signals import (
+    Activations,
+    Manifest,
+    ModelFacts,
+    SignalsStore,
+    SignalsWriter,
+    StoredSignal,
+)
 
 N = 12
 ROWS = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float16)
@@ -44,8 +51,8 @@ def damages(path, count, seed=0):
 
 
 def manifest(rows=N):
-    shapes = {"activations": ([4], "float16")}
-    return Manifest("d", rows, "m", [0, 2], {"dtype": "x"}, shapes, {"torch": "1"})
+    stored = StoredSignal.of(Activations([0, 2]), ModelFacts(hidden_size=1))
+    return Manifest("d", rows, "m", {"dtype": "x"}, {"activations": stored}, {"torch": "1"})
 
 
 def write(folder, rows, finish=False):

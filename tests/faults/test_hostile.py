@@ -21,7 +21,14 @@ from coincide_pl.models.checkpoint import Checkpoints
 from coincide_pl.models.loading import load_model
 from coincide_pl.models.processors import load_processor
 from coincide_pl.selection import Selection
-from coincide_pl.signals import Manifest, SignalsStore, SignalsWriter
+from coincide_pl.signals import (
+    El2n,
+    Manifest,
+    ModelFacts,
+    SignalsStore,
+    SignalsWriter,
+    StoredSignal,
+)
 
 
 class Bomb:
@@ -94,7 +101,8 @@ def test_a_fit_does_not_go_on_from_code(runner, walked, mark):
 
 
 def test_arrays_with_objects_are_refused(mark, tmp_path):
-    manifest = Manifest("d", 1, "m", [], {}, {"el2n": ([], "float32")}, {})
+    el2n = StoredSignal.of(El2n(), ModelFacts())
+    manifest = Manifest("d", 1, "m", {}, {"el2n": el2n}, {})
     SignalsWriter.create(tmp_path / "s", manifest)
     SignalsWriter(tmp_path / "s", manifest).close()
     np.save(tmp_path / "s/el2n.npy", np.array([Bomb(mark)], object), allow_pickle=True)

@@ -15,6 +15,7 @@ from coincide_pl.errors import ModelError
 from coincide_pl.models.loading import load_model
 from coincide_pl.models.processors import load_processor
 from coincide_pl.models.reference import ReferenceModule
+from coincide_pl.signals import Activations
 
 CONVERSATIONS = [
     Record("a", ("0.png",), (Turn("user", "<image>\nwhat is it?"), Turn("assistant", "red"))),
@@ -111,7 +112,7 @@ def test_rows_equal_a_plain_pass(tiny, records, rows, left):
 
 
 def test_tanh_can_be_left_out(tiny, records):
-    module = ReferenceModule(tiny, [0, 2], tanh=False)
+    module = ReferenceModule(tiny, signals=[Activations([0, 2], tanh=False)])
     module.configure_model()
     batch = EncodedBatches(records, Encoder(module.processor))[[0, 3]]
     ours = module.predict_step(batch)["activations"]

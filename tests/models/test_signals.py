@@ -17,12 +17,12 @@ from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import IGNORE, Encoder
 from coincide_pl.data.record import Record, Turn
 from coincide_pl.data.records import Records
-from coincide_pl.errors import ModelError
-from coincide_pl.models import CLIPModule, ReferenceModule, reference
-from coincide_pl.models.clip import NO_IMAGE
+from coincide_pl.errors import ModelError, SignalsError
+from coincide_pl.models import CLIPModule, ReferenceModule, forward_pass
 from coincide_pl.models.loading import load_model, save_checkpoint
 from coincide_pl.models.logits import of_the_head
 from coincide_pl.models.tiny import tiny_clip, tiny_tokenizer
+from coincide_pl.signals.clip import NO_IMAGE
 
 CONVERSATIONS = [
     Record("a", ("0.png",), (Turn("user", "<image>\nwhat is it?"), Turn("assistant", "red"))),
@@ -90,7 +90,7 @@ def plain(model, batch):
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [3, 0], [2], [1, 0]])
 def test_signals_equal_a_plain_pass(tiny, records, rows, left, monkeypatch):
-    monkeypatch.setattr(reference.answer_statistics, "__defaults__", (2000,))  # several chunks
+    monkeypatch.setattr(forward_pass.token_values, "__defaults__", (2000,))  # several chunks
     module = ReferenceModule(tiny, [0, 1], ALL)
     module.configure_model()
     data = EncodedBatches(records, Encoder(module.processor))
@@ -132,11 +132,11 @@ def test_a_sample_without_an_answer_counts_as_predicted_perfectly(tiny, records)
 
 def test_what_can_not_be_asked_for_is_named(tiny):
     for signals in ([], ["el2n", "el2n"]):
-        with pytest.raises(ModelError, match=r"signals: .* must be different ones"):
+        with pytest.raises(SignalsError, match=r"signals: .* must have different names"):
             ReferenceModule(tiny, [0], signals)
-    with pytest.raises(ModelError, match="layers: activations need decoder layers"):
+    with pytest.raises(SignalsError, match="layers: activations needs decoder layers"):
         ReferenceModule(tiny)
-    assert ReferenceModule(tiny, [0], ["el2n"]).layers == []  # they have no part in it
+    assert ReferenceModule(tiny, [0], ["el2n"]).signals[0].arguments == {}  # layers have no part
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,8 @@ def test_clip_embeddings_equal_a_plain_pass(kind, rows, records, request):
         )
         for name, value in expected.items():
             np.testing.assert_allclose(ours[name][at], value, atol=1e-4, err_msg=name)
-    for name, (shape, _) in module.signals.items():
-        assert ours[name].shape == (len(rows), *shape)
+    for signal in module.signals:
+        assert ours[signal.name].shape == (len(rows), *signal.shape(module.facts))
 
 
 def test_clip_reads_the_words_and_no_more_than_it_can(clip):

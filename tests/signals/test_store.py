@@ -6,11 +6,25 @@ import numpy as np
 import pytest
 
 from coincide_pl.errors import SignalsError
-from coincide_pl.signals import Manifest, SignalsStore, SignalsWriter
+from coincide_pl.signals import (
+    Activations,
+    El2n,
+    Manifest,
+    ModelFacts,
+    Signals,
+    SignalsStore,
+    SignalsWriter,
+    StoredSignal,
+    load_signals,
+)
 
 N = 50
 ROWS = np.random.default_rng(0).normal(size=(N, 6)).astype(np.float16)
 SCORES = np.arange(N, dtype=np.float32)
+
+
+def stored(*signals):
+    return {signal.name: StoredSignal.of(signal, ModelFacts(hidden_size=1)) for signal in signals}
 
 
 def manifest(**changes):
@@ -18,9 +32,8 @@ def manifest(**changes):
         "data": "d",
         "num_rows": N,
         "model": "m",
-        "layers": [0, 2],
         "settings": {},
-        "signals": {"activations": ([6], "float16"), "el2n": ([], "float32")},
+        "signals": stored(Activations([0, 2, 3]), El2n()),
         "versions": {"torch": "1"},
     }
     return Manifest(**{**fields, **changes})
@@ -46,7 +59,7 @@ def test_rows_in_any_order_from_any_process(tmp_path):
     write(tmp_path / "s", order[:7], order[7:20], rank=0)
     write(tmp_path / "s", order[20:], rank=1)
     SignalsWriter.finish(tmp_path / "s")
-    store = SignalsStore(tmp_path / "s", data="d", model="m", layers=[0, 2])
+    store = SignalsStore(tmp_path / "s", data="d", model="m", layers=[0, 2, 3])
     assert set(store) == {"activations", "el2n"}
     np.testing.assert_array_equal(store["activations"], ROWS)
     np.testing.assert_array_equal(store["el2n"], SCORES)
@@ -74,16 +87,67 @@ def test_an_unfinished_store_says_how_much_is_missing_and_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"data": "e"}, {"model": "n"}, {"layers": [0, 1]}, {"settings": {"dtype": "x"}}]
+    ("change", "said"),
+    [
+        ({"data": "e"}, "another data"),
+        ({"model": "n"}, "another model"),
+        ({"settings": {"dtype": "x"}}, 'dtype null, not "x"'),
+        ({"signals": stored(El2n())}, "the signals activations, el2n, not el2n"),
+        (
+            {"signals": stored(Activations([0, 1, 2]), El2n())},
+            r"activations with layers \[0, 2, 3\], not \[0, 1, 2\]",
+        ),
+        (
+            {"signals": stored(Activations([0, 2, 3], tanh=False), El2n())},
+            "activations with tanh true, not false",
+        ),
+    ],
 )
-def test_signals_of_something_else_are_not_mixed(tmp_path, change):
+def test_signals_of_something_else_are_not_mixed(tmp_path, change, said):
     full(tmp_path)
-    (name,) = change
-    with pytest.raises(SignalsError, match=f"another {name}"):
+    with pytest.raises(SignalsError, match=f"its signals come from {said}: name another dir"):
         SignalsWriter.create(tmp_path, manifest(**change))
-    if name != "settings":
-        with pytest.raises(SignalsError, match=f"belong to other {name}"):
-            SignalsStore(tmp_path, **change)
+
+
+@pytest.mark.parametrize("asked", [{"data": "e"}, {"model": "n"}, {"layers": [0, 1]}])
+def test_a_store_of_something_else_is_not_read(tmp_path, asked):
+    full(tmp_path)
+    (name,) = asked
+    with pytest.raises(SignalsError, match=f"belong to other {name}"):
+        SignalsStore(tmp_path, **asked)
+
+
+def test_two_signals_of_one_class_stand_in_one_store_and_one_is_named(tmp_path):
+    plain = Activations([0, 2, 3], tanh=False, name="plain")
+    two = manifest(signals=stored(Activations([0, 2, 3]), plain))
+    SignalsWriter.create(tmp_path / "s", two)
+    writer = SignalsWriter(tmp_path / "s", two)
+    writer.write(np.arange(N), {"activations": ROWS, "plain": -ROWS})
+    writer.close()
+    SignalsWriter.finish(tmp_path / "s")
+    store = SignalsStore(tmp_path / "s")
+    assert set(store) == {"activations", "plain"}
+    message = r"'activations' is in .*s/activations and in .*s/plain; name one of them, as in"
+    with pytest.raises(SignalsError, match=message):
+        Signals([store])["activations"]
+    one = SignalsStore(tmp_path / "s" / "plain")
+    np.testing.assert_array_equal(Signals([one])["activations"], -ROWS)
+    assert set(load_signals(tmp_path / "s/plain")) == {"plain"}
+    assert one.fingerprint not in (store.fingerprint, SignalsStore(tmp_path / "s/activations"))
+    with pytest.raises(SignalsError, match="holds activations, plain, and no el2n"):
+        SignalsStore(tmp_path / "s" / "el2n")
+
+
+def test_a_store_of_an_earlier_version_says_what_is_called_otherwise(tmp_path):
+    old = {"data": "d", "num_rows": 1, "model": "m", "layers": [], "settings": {}, "versions": {}}
+    old["signals"] = {"perplexity": [[], "float32"], "el2n": [[], "float32"]}
+    (tmp_path / "manifest.json").write_text(json.dumps({"manifest": old, "digests": None}))
+    message = (
+        r"an earlier version.* \(perplexity is now nll\): delete it and run `coincide predict`"
+    )
+    for use in (SignalsStore, lambda path: SignalsWriter.create(path, manifest())):
+        with pytest.raises(SignalsError, match=message):
+            use(tmp_path)
 
 
 def test_nan_is_refused_with_its_row(tmp_path):
