@@ -213,8 +213,22 @@ class Records(Sequence[Record]):
         """The source of every record, [N]."""
         return list(self._table.column("source").to_pylist())
 
+    @property
+    def answers(self) -> list[str]:
+        """The text of every record's last turn, [N]."""
+        return [
+            text
+            for chunk in self._chunks("texts")
+            for text in chunk.flatten().take(pc.subtract(_ends(chunk), 1)).to_pylist()
+        ]
+
     def _chunks(self, column: str) -> Sequence[pa.Array]:
         return list(self._table.column(column).chunks)
+
+
+def _ends(lists: pa.Array) -> pa.Array:
+    """Where each of some lists ends among the items of all, int64 [N]."""
+    return pc.cumulative_sum(pc.cast(pc.list_value_length(lists), pa.int64()))
 
 
 def place(starts: Sequence[tuple[str, int]], number: int) -> str:

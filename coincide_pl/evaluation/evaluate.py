@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,14 @@ import numpy as np
 from torch import distributed
 
 from coincide_pl.data.collation import Batch
+from coincide_pl.data.records import Records
 from coincide_pl.data.served import ServedData, served
-from coincide_pl.errors import CoincideError, ConfigError
+from coincide_pl.errors import CoincideError, ConfigError, DataError
 from coincide_pl.evaluation.metrics import AnswerMetric, ExactMatch
 from coincide_pl.evaluation.results import ANSWERS, RESULTS, Results
 from coincide_pl.files import append, run_directory, write_text
+
+log = logging.getLogger(__name__)
 
 Answer = tuple[str, str, str]
 """A generated answer, the truth and the task of its question."""
@@ -42,11 +48,30 @@ def relative_performance(scores: dict[str, float], full: str | Path, questions: 
     return sum(ratios) / len(ratios)
 
 
+def check_truths(metric: AnswerMetric, questions: Records) -> None:
+    """Refuse questions whose truth a metric can't read, before any answer is generated.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    bad = [row for row, truth in enumerate(questions.answers) if not metric.reads_truth(truth)]
+    if bad:
+        more = f", nor are those of {len(bad) - 1} others" if bad[1:] else ""
+        error = DataError(
+            f"{questions.name(bad[0])}: the truth {questions.answers[bad[0]][:80]!r} is not "
+            f"{metric.truths}, as {type(metric).__name__} reads them{more}; mend them, or name "
+            "another --trainer.callbacks.metric"
+        )
+        error.shared = True
+        raise error
+
+
 class Evaluate(lightning.Callback):
     """Callback that scores the answers of a test, logs the scores, and writes two files.
 
     They lie in the trainer's `default_root_dir`. `results.json`: `scores` by task, `counts` of the
-    questions, `details` where the metric has some, and fingerprints of the model and the test data.
+    questions, `details` where the metric has some, `unread` answers where there are some, and
+    fingerprints of the model and the test data.
     `answers.jsonl`: a line for each question in the data's order, with `id`, `task`, `answer`,
     `truth` and `outcome`, what the metric makes of it. A test that was interrupted goes on.
     """
@@ -78,6 +103,7 @@ class Evaluate(lightning.Callback):
         if stage != "test":
             return
         data = served(trainer)
+        check_truths(self.metric, data.test_records)
         self.metric.reset()
         self.metric.tasks = sorted({source or "all" for source in data.test_records.sources})
         made_from = answering(data, pl_module)
@@ -127,23 +153,36 @@ class Evaluate(lightning.Callback):
             pl_module.log(f"test/{name}", value, rank_zero_only=True)
         root = run_directory(trainer)
         if root is not None and trainer.is_global_zero:
-            lines = [
-                {"id": one.id, "task": task, "answer": answer, "truth": truth}
-                | {"outcome": self.metric.outcome(answer, truth)}
-                for one, task, answer, truth in zip(asked, tasks, answers, truths, strict=True)
-            ]
-            text = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            write_text(root / ANSWERS, text)
+            self._write(root, [one.id for one in asked], answers, truths, tasks)
             Results(
                 type(self.metric).__name__,
                 scores,
                 self.metric.counts(),
                 details,
+                self._unread(answers, tasks),
                 str(pl_module.fingerprint),
                 records.fingerprint,
             ).save(root)
         trainer.strategy.barrier("answers written")
         self.kept.forget()
+
+    def _write(self, root: Path, ids: Sequence[str], *columns: Sequence[str]) -> None:
+        """Writes each question's id, answer, truth and task, and what the answer is worth."""
+        lines = [
+            {"id": identity, "task": task, "answer": answer, "truth": truth}
+            | {"outcome": self.metric.outcome(answer, truth)}
+            for identity, answer, truth, task in zip(ids, *columns, strict=True)
+        ]
+        write_text(root / ANSWERS, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+    def _unread(self, answers: Sequence[str], tasks: Sequence[str]) -> dict[str, int]:
+        """Number of answers that the metric can't read, by task; it is said, too."""
+        pairs = zip(answers, tasks, strict=True)
+        unread = Counter(task for answer, task in pairs if not self.metric.reads_answer(answer))
+        if unread:
+            name, count = type(self.metric).__name__, unread.total()
+            log.warning("%s can't read %d of %d answers", name, count, len(answers))
+        return dict(sorted(unread.items()))
 
 
 class KeptAnswers:

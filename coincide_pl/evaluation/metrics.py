@@ -10,12 +10,14 @@ import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+from coincide_pl.errors import DataError
 
 
 class AnswerMetric(Metric):
@@ -23,7 +25,12 @@ class AnswerMetric(Metric):
 
     A subclass says what an outcome is (`outcome`), and a task's score if that is not the mean of
     its outcomes (`score`).
+
+    Attributes:
+        truths: noun of the truths that the metric reads, for messages.
     """
+
+    truths: ClassVar[str] = "text"
 
     outcomes: list[Tensor]
     places: list[Tensor]
@@ -46,6 +53,14 @@ class AnswerMetric(Metric):
     def outcome(self, answer: str, truth: str) -> float:
         """The worth of a generated answer, given the truth."""
 
+    def reads_truth(self, truth: str) -> bool:
+        """Whether answers can be scored against a truth; by default, against any text."""
+        return bool(truth.strip())
+
+    def reads_answer(self, answer: str) -> bool:
+        """Whether a rule of the metric reads an answer; the others are counted beside the score."""
+        return bool(answer.strip())
+
     def group(self, record_id: str, image: str | None) -> str:
         """Name of the group that a question belongs to; by default each question is its own."""
         return record_id
@@ -65,7 +80,14 @@ class AnswerMetric(Metric):
         tasks: Sequence[str],
         groups: Sequence[str] | None = None,
     ) -> None:
-        """Add a batch: answer, truth, task and group of each question."""
+        """Add a batch: answer, truth, task and group of each question.
+
+        Raises:
+            DataError: a truth is none that the metric reads.
+        """
+        for truth in truths:
+            if not self.reads_truth(truth):
+                raise DataError(f"{type(self).__name__}: the truth {truth!r} is not {self.truths}")
         groups = [""] * len(answers) if groups is None else groups
         worth = [self.outcome(a, t) for a, t in zip(answers, truths, strict=True)]
         device = self.device
@@ -122,6 +144,8 @@ class VQAAccuracy(AnswerMetric):
     (VQAv2, VizWiz, TextVQA)
     """
 
+    truths = "an annotator's answer a line"
+
     def outcome(self, answer: str, truth: str) -> float:
         """The answer's accuracy against the annotators, in [0, 1]."""
         truths = [line.strip() for line in truth.splitlines() if line.strip()]
@@ -137,9 +161,20 @@ class VQAAccuracy(AnswerMetric):
 class YesNo(AnswerMetric):
     """Yes-or-no questions about objects, as POPE scores them (Li et al., 2023, arXiv 2305.10355).
 
-    An answer is read as no if its first sentence has the word `no` or `not`, else as yes. A task's
-    score is F1 of yes; accuracy, precision, recall and the share of yes are its details.
+    An answer is read as no if its first sentence has the word `no` or `not`, else as yes; answers
+    that have none of these words, nor `yes`, are counted. A task's score is F1 of yes; accuracy,
+    precision, recall and the share of yes are its details.
     """
+
+    truths = "yes or no"
+
+    def reads_truth(self, truth: str) -> bool:
+        """Whether it is yes or no."""
+        return plain(truth) in ("yes", "no")
+
+    def reads_answer(self, answer: str) -> bool:
+        """Whether its first sentence has one of the words yes, no and not."""
+        return bool({"yes", "no", "not"} & first_words(answer))
 
     def outcome(self, answer: str, truth: str) -> float:
         """A cell of the table of truths and answers: 2 * (truth is yes) + (answer is yes)."""
@@ -170,14 +205,22 @@ class MME(AnswerMetric):
 
     A task's score is half the sum of accuracy, over questions, and accuracy+, over images both of
     whose questions are right: 1/200 of the points that MME gives it. An answer with
-    neither yes nor no among its first four letters is wrong.
+    neither yes nor no among its first four letters is wrong, and counted.
     """
+
+    truths = "yes or no"
+
+    def reads_truth(self, truth: str) -> bool:
+        """Whether it is yes or no."""
+        return plain(truth) in ("yes", "no")
+
+    def reads_answer(self, answer: str) -> bool:
+        """Whether it begins with yes or no."""
+        return beginning(answer) is not None
 
     def outcome(self, answer: str, truth: str) -> float:
         """1 for an answer that begins with the truth, else 0."""
-        beginning = answer.strip().lower()[:4]
-        said = next((word for word in ("yes", "no") if word in beginning), None)
-        return float(said == plain(truth))
+        return float(beginning(answer) == plain(truth))
 
     def group(self, record_id: str, image: str | None) -> str:
         """The image, about which two questions are asked."""
@@ -196,12 +239,23 @@ class MultipleChoice(AnswerMetric):
     """Share of right letters, as ScienceQA is scored in LLaVA's evaluation.
 
     The answer is its letter alone, or the letter before a full stop, a colon or a bracket, or the
-    one in "The answer is X."; anything else is wrong. The truth is a letter.
+    one in "The answer is X."; anything else is wrong, and counted. The truth is read likewise.
     """
+
+    truths = "a letter"
+
+    def reads_truth(self, truth: str) -> bool:
+        """Whether it gives a letter."""
+        return chosen_letter(truth) is not None
+
+    def reads_answer(self, answer: str) -> bool:
+        """Whether it gives a letter."""
+        return chosen_letter(answer) is not None
 
     def outcome(self, answer: str, truth: str) -> float:
         """1 for an answer that gives the truth's letter, else 0."""
-        return float(chosen_letter(answer) == truth.strip().upper()[:1])
+        letter = chosen_letter(answer)
+        return float(letter is not None and letter == chosen_letter(truth))
 
 
 class CircularChoice(MultipleChoice):
@@ -235,8 +289,19 @@ def plain(answer: str) -> str:
 
 def said_yes(answer: str) -> bool:
     """Whether POPE's evaluation reads an answer as yes."""
+    return not {"no", "not"} & first_words(answer)
+
+
+def first_words(answer: str) -> set[str]:
+    """Words of an answer's first sentence, in lower case."""
     first = answer.strip().partition(".")[0].replace(",", "")
-    return not {"no", "not"} & set(first.lower().split())
+    return set(first.lower().split())
+
+
+def beginning(answer: str) -> str | None:
+    """Which of yes and no stands among an answer's first four letters, if one does."""
+    first = answer.strip().lower()[:4]
+    return next((word for word in ("yes", "no") if word in first), None)
 
 
 def chosen_letter(answer: str) -> str | None:

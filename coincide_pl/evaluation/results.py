@@ -25,6 +25,7 @@ class Results:
             asked for, as well.
         counts: number of questions by task.
         details: further figures of tasks, by task and name.
+        unread: number of answers that no rule of the metric reads, by task, where there are any.
         model: fingerprint of the tested checkpoint, if noted.
         data: fingerprint of the questions.
     """
@@ -33,14 +34,14 @@ class Results:
     scores: dict[str, float]
     counts: dict[str, int]
     details: dict[str, dict[str, float]] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
     model: str | None = None
     data: str = ""
 
     def save(self, directory: Path) -> None:
         """Write them in a run's directory."""
-        content = asdict(self)
-        if not self.details:
-            del content["details"]
+        optional = {"details", "unread"}
+        content = {k: v for k, v in asdict(self).items() if v or k not in optional}
         write_text(directory / RESULTS, json.dumps(content, indent=1))
 
     @classmethod
@@ -69,6 +70,7 @@ class Results:
             {task: float(content["scores"][task]) for task in counts},
             counts,
             content.get("details") or {},
+            {str(task): int(count) for task, count in (content.get("unread") or {}).items()},
             content.get("model"),
             str(content["data"]),
         )

@@ -1,6 +1,7 @@
 """Lost if these fail: a test that goes on where it was, and says the same in the end."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -92,3 +93,50 @@ def test_relative_to_all_data(command, tiny, llava, tmp_path):
     assert status == 1
     assert "of other questions than these" in said
     assert Evaluate().full is None
+
+
+@pytest.fixture
+def asked(tiny, llava, tmp_path):
+    """A test of the tiny model on a file of questions; returns the words, and how to ask."""
+
+    def ask(metric, truths):
+        path = tmp_path / "questions.jsonl"
+        lines = [
+            {"question_id": i, "text": "Is it?", "answer": truth, "category": "ab"[i % 2]}
+            for i, truth in enumerate(truths)
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return [
+            *("test", "--model=TargetModule", f"--model.pretrained={tiny}"),
+            *("--model.max_new_tokens=2", "--data=InstructionData", "--data.test=QuestionFile"),
+            *(f"--data.test.path={path}", f"--data.cache_dir={tmp_path}/cache"),
+            *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+            *("--trainer.callbacks=Evaluate", f"--trainer.callbacks.metric={metric}"),
+            f"--trainer.default_root_dir={tmp_path}/run",
+        ]
+
+    return ask
+
+
+def test_truths_that_the_metric_can_not_read_stop_the_test(command, asked, tmp_path):
+    """Before an answer is generated; they would count as wrong, or as no."""
+    status, _, said = command(*asked("YesNo", ["yes", True, "no", "maybe"]))
+    assert status == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("error")]
+    assert line == (
+        f"error: {tmp_path}/questions.jsonl: record 1 (id '1'): the truth 'True' is not yes or no, "
+        "as YesNo reads them, nor are those of 1 others; mend them, or name another "
+        "--trainer.callbacks.metric"
+    )
+    assert not list((tmp_path / "run").glob("*answers*"))
+
+
+def test_answers_that_no_rule_reads_are_counted(command, asked, tmp_path):
+    status, _, said = command(*asked("MultipleChoice", ["A", "B", "C", "D"]))
+    assert status == 0, said
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "run/answers.jsonl").read_text().splitlines()]
+    unread = [line["task"] for line in lines if len(line["answer"]) != 1]
+    assert results["unread"] == dict(Counter(unread))
+    assert unread
+    assert f"MultipleChoice can't read {len(unread)} of 4 answers" in said

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from coincide_pl.errors import DataError
 from coincide_pl.evaluation import (
     MME,
     CircularChoice,
@@ -133,3 +134,40 @@ def test_states_go_together_over_processes():
     for name in ("outcomes", "places", "groups"):
         setattr(one, name, [torch.cat([*getattr(one, name), *getattr(two, name)])])
     assert one.all_details() == {"a": {"accuracy": 0.5, "accuracy_plus": 0.0}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "good", "bad"),
+    [
+        (ExactMatch(["a"]), ["red", "No."], ["", " \n"]),
+        (VQAAccuracy(["a"]), ["net", "\nnet"], ["", "\n \n"]),
+        (YesNo(["a"]), ["yes", "No.", " YES "], ["True", "1", "yes, two", "y", ""]),
+        (MME(["a"]), ["Yes", "no."], ["0", "not", ""]),
+        (MultipleChoice(["a"]), ["B", "(c)", "D. a dog"], ["1", "the cat", "Because", ""]),
+        (CircularChoice(["a"]), ["a"], ["2"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_truth_that_a_metric_can_not_read_is_not_a_wrong_answer(metric, good, bad):
+    for truth in good:
+        metric.update([truth], [truth], ["a"])
+    for truth in bad:
+        with pytest.raises(DataError, match=f"{type(metric).__name__}: the truth .* is not"):
+            metric.update(["yes"], [truth], ["a"])
+    assert metric.counts() == {"a": len(good)}
+    assert float(metric.compute()["mean"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "read", "unread"),
+    [
+        (ExactMatch(), ["red"], ["", " "]),
+        (YesNo(), ["Yes", "it is not", "No, two."], ["I can't say", "a dog. No", "", "Nothing"]),
+        (MME(), ["Yes", "No", "“No”"], ["It is. Yes", "maybe"]),
+        (MultipleChoice(), ["B", "The answer is C."], ["dog", "B dog"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_answers_that_no_rule_reads(metric, read, unread):
+    assert [metric.reads_answer(answer) for answer in read] == [True] * len(read)
+    assert [metric.reads_answer(answer) for answer in unread] == [False] * len(unread)
