@@ -101,8 +101,8 @@ def baselines(
         generate(place, size)
         for name in only or selectors(size):
             words = [sys.executable, __file__, "--one", name, str(place), str(size), str(fraction)]
-            told = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-            seconds, peak, mapped = json.loads(told.splitlines()[-1])
+            printed = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+            seconds, peak, mapped = json.loads(printed.splitlines()[-1])
             lines.append([name, f"{size:,}", f"{seconds:.1f}", f"{peak:.0f}", f"{mapped:.0f}"])
             print(" | ".join(lines[-1]), flush=True)
     text = Table("Baselines", header, lines).markdown()

@@ -139,7 +139,7 @@ class Machine:
 
     @classmethod
     def measure(cls, path: Path, device: str) -> "Machine":
-        """Reads a file that the page cache was told to drop, and multiplies matrices."""
+        """Reads a file that the page cache was asked to drop, and multiplies matrices."""
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             size = min(path.stat().st_size, 1 << 32)
@@ -244,11 +244,11 @@ def limit(n: int, width: int, k: int, result: dict, machine: Machine) -> float:
 
 def one(path: str, clustering: str, memory: float, device: str) -> None:
     """One store to its selection; prints JSON."""
-    told: list[str] = []
+    messages: list[str] = []
     log = logging.getLogger("coincide_pl")
     log.setLevel(logging.DEBUG)
     log.addHandler(
-        type("Keep", (logging.Handler,), {"emit": lambda _, r: told.append(r.getMessage())})()
+        type("Keep", (logging.Handler,), {"emit": lambda _, r: messages.append(r.getMessage())})()
     )
     features = np.load(path, mmap_mode="r")
     fingerprint = f"{path} {Path(path).stat().st_mtime_ns}"
@@ -265,7 +265,7 @@ def one(path: str, clustering: str, memory: float, device: str) -> None:
         selector = Coincide(k, clustering=clustering, memory_gib=memory)  # type: ignore[arg-type]
         selection = selector.select(pool, len(features) // 5)
         stages = {}
-        for line in told:
+        for line in messages:
             if match := re.fullmatch(r"(.*): ([\d.]+) s", line):
                 stages[match[1]] = float(match[2])
         begin = time.perf_counter()
@@ -279,7 +279,7 @@ def one(path: str, clustering: str, memory: float, device: str) -> None:
                 "second": second,
                 "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "method": selection.figures["clustering"],
-                "iterations": 1 + sum(line.startswith("iteration") for line in told),
+                "iterations": 1 + sum(line.startswith("iteration") for line in messages),
                 "squares": float((sizes**2).sum()),
                 "figures": selection.figures,
             }

@@ -18,9 +18,9 @@ from coincide_pl.selection.cache import Cache
 
 def mixture(n=1500, width=96, groups=40, noise=0.35, seed=0):
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(groups, width))
+    centers = random.normal(size=(groups, width))
     owner = random.integers(0, groups, n)
-    x = centres[owner] + noise * 3 * random.normal(size=(n, width))
+    x = centers[owner] + noise * 3 * random.normal(size=(n, width))
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16), owner
 
 

@@ -125,8 +125,8 @@ def test_density_is_the_mean_kernel_with_and_without_self():
 
 def features(n=400, layers=2, hidden=6, groups=8, seed=0):
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(groups, 2 * layers * hidden))
-    x = centres[random.integers(0, groups, n)] + 0.3 * random.normal(size=(n, centres.shape[1]))
+    centers = random.normal(size=(groups, 2 * layers * hidden))
+    x = centers[random.integers(0, groups, n)] + 0.3 * random.normal(size=(n, centers.shape[1]))
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16)
 
 

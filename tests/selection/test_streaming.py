@@ -16,8 +16,8 @@ from coincide_pl.selection.steps.kernels import Kernel, fits
 
 def features(n=600, layers=2, hidden=12, groups=30, seed=0):
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(groups, 2 * layers * hidden))
-    x = centres[random.integers(0, groups, n)] + 0.5 * random.normal(size=(n, centres.shape[1]))
+    centers = random.normal(size=(groups, 2 * layers * hidden))
+    x = centers[random.integers(0, groups, n)] + 0.5 * random.normal(size=(n, centers.shape[1]))
     x[random.integers(0, n, n // 9)] = x[random.integers(0, n, n // 9)]  # some are the same
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16)
 

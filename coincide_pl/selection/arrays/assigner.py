@@ -71,15 +71,15 @@ class Assigner:
         self.dtype = fastest(config.device) if num_clusters >= MANY else torch.float32
 
     def count(self) -> int:
-        """Rows."""
+        """How many rows there are, N, as Faiss asks."""
         return len(self.rows)
 
     def dim(self) -> int:
-        """Columns."""
+        """How wide a row is, as Faiss asks."""
         return self.rows.width
 
     def get_subset(self, indices: Ints) -> Floats:
-        """The centroids to start from; Faiss would take rows at random."""
+        """The centroids to start from; Faiss would take the rows that it names."""
         return self.centroids
 
     centroids: Floats

@@ -56,7 +56,7 @@ EXACT, PROJECTED = 1e15, 1e17
 
 @dataclass(frozen=True)
 class Clusters:
-    """What k-means came to.
+    """The clusters that k-means found.
 
     Attributes:
         centroids: float32 [K, D] of norm 1.
@@ -127,9 +127,9 @@ def spherical_kmeans(
     Args:
         features: [N, D], any float dtype, also memory-mapped.
         num_clusters: K.
-        num_iterations: of Lloyd's algorithm at most; it ends when no row changes its cluster.
+        num_iterations: rounds of Lloyd's algorithm at most; it ends when no row changes its cluster.
         seed: of all draws.
-        method: see above.
+        method: way to cluster, see above.
         projection: columns of the narrow rows.
         restarts: after a collapse, how often to try again with the next seed.
         memory: bytes for blocks of rows and products; centroids come on top.
@@ -150,7 +150,13 @@ def spherical_kmeans(
         config = KMeansConfig(
             num_iterations, seed + attempt, memory, torch.device(device), checkpointer
         )
-        centroids, labels = cluster(rows, num_clusters, method, projection, config)
+        if method == "exact" or width <= projection:
+            centroids, labels = lloyd(rows, num_clusters, config)
+        else:
+            narrow = Rows(sketch(rows, projection, config))
+            in_levels = two_levels if method == "two_level" else lloyd
+            _, labels = in_levels(narrow, num_clusters, config)
+            centroids = unit_centroids(sums_by_label(rows, labels, num_clusters, config))
         diagnosed = diagnostics(labels, centroids)
         try:
             diagnosed.check()
@@ -161,17 +167,6 @@ def spherical_kmeans(
             continue
         break
     return Clusters(centroids, labels, method, config.seed, diagnosed)
-
-
-def cluster(
-    rows: Rows, num_clusters: int, method: Method, projection: int, config: KMeansConfig
-) -> tuple[Floats, Ints]:
-    """Centroids float32 [K, D] and labels int64 [N] by one of the methods."""
-    if method == "exact" or rows.width <= projection:
-        return lloyd(rows, num_clusters, config)
-    narrow = Rows(sketch(rows, projection, config))
-    _, labels = (two_levels if method == "two_level" else lloyd)(narrow, num_clusters, config)
-    return unit_centroids(sums_by_label(rows, labels, num_clusters, config)), labels
 
 
 def choose_method(

@@ -28,7 +28,7 @@ class Nearest:
     def __init__(
         self, unit: Floats, numbers: Ints, dtype: torch.dtype, device: torch.device
     ) -> None:
-        """Moves the centroids to where they are needed.
+        """Moves the centroids to the device and the precision of the fast products.
 
         Args:
             unit: float32 [K, d], all centroids.
@@ -49,7 +49,7 @@ class Nearest:
         norms: Floats,
         own: tuple[Ints, Floats] | None = None,
     ) -> tuple[Ints, Floats]:
-        """Nearest centroids of some rows.
+        """The nearest centroid of each of some rows.
 
         Args:
             block: [b, d].

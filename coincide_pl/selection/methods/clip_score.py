@@ -21,7 +21,7 @@ class CLIPScore(Selector):
     signals: ClassVar[tuple[SignalKind, ...]] = (ClipScore,)
 
     def pick(self, pool: Pool, count: int) -> Picks:
-        """The `count` highest."""
+        """The `count` samples with the highest cosines."""
         scores = np.array(pool.signals[ClipScore.name], np.float64)  # [N]
         shown = scores >= -1.5  # rounding may take a cosine a little below -1
         if shown.any():

@@ -104,10 +104,18 @@ class Coincide(Selector):
         """Clusters the activations, scores the clusters, and picks in each as many as it gets.
 
         Raises:
-            SelectionError: the activations do not divide into layers of two halves.
+            SelectionError: the activations do not divide into layers of two halves, or can't be
+                clustered.
         """
         activations, memory = Rows(pool.signals[Activations.name]), int(self.memory_gib * GIB)
-        num_layers = layers_of(pool, activations.width)
+        num_layers = pool.num_layers
+        if num_layers is None:
+            raise SelectionError("Coincide needs to know how many layers the activations hold")
+        if activations.width % (2 * num_layers):
+            raise SelectionError(
+                f"activations of width {activations.width} do not divide into {num_layers} layers "
+                "of a visual and a text half"
+            )
         made_from = {"signals": pool.fingerprints.get("signals"), "clusters": self._clustering}
         cache = pool.cache.also(made_from)
         with stage("clusters"):
@@ -161,19 +169,3 @@ class Coincide(Selector):
         """The hyperparameters that the clusters depend on."""
         names = ("num_clusters", "num_iterations", "seed", "clustering", "projection", "restarts")
         return {name: getattr(self, name) for name in names}
-
-
-def layers_of(pool: Pool, width: int) -> int:
-    """M, how many layers the activations hold.
-
-    Raises:
-        SelectionError: it is not known, or the width does not divide into so many.
-    """
-    if pool.num_layers is None:
-        raise SelectionError("Coincide needs to know how many layers the activations hold")
-    if width % (2 * pool.num_layers):
-        raise SelectionError(
-            f"activations of width {width} do not divide into {pool.num_layers} layers of a visual "
-            "and a text half"
-        )
-    return pool.num_layers

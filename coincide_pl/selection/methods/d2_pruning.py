@@ -39,14 +39,14 @@ class D2Pruning(Selector):
         """Checks the hyperparameters.
 
         Args:
-            num_neighbors: k.
+            num_neighbors: k, number of neighbors of a sample in the graph.
             gamma: γ, how far a pick lowers its neighbors.
-            keep: `easy` scores a sample max(AUM, 0), as COINCIDE's authors do; `hard` scores it
-                1 - AUM.
-            normalize: measure distances between rows of norm 1. The authors take them as they are:
-                in a wide model all exp(-d²) are then 0, and the graph has no say.
-            exact_below: pools of as many samples or more are searched approximately.
-            seed: of what the approximate search is trained on.
+            keep: samples that are preferred: `easy` scores a sample max(AUM, 0), as COINCIDE's
+                authors do; `hard` scores it 1 - AUM.
+            normalize: whether distances are measured between rows of norm 1. The authors take rows
+                as they are: in a wide model all exp(-d²) are then 0, and the graph has no say.
+            exact_below: number of samples from which on neighbors are searched approximately.
+            seed: seed of the samples that the approximate search is trained on.
 
         Raises:
             SelectionError: a value that makes no sense.

@@ -12,7 +12,7 @@ class All(Selector):
     """Every sample, in record order; goes with a fraction of 1."""
 
     def pick(self, pool: Pool, count: int) -> Picks:
-        """Every row.
+        """Every sample, in record order.
 
         Raises:
             SelectionError: fewer are asked for.

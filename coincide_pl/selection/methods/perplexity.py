@@ -21,13 +21,13 @@ class Perplexity(Selector):
     signals: ClassVar[tuple[SignalKind, ...]] = (NegativeLogLikelihood,)
 
     def __init__(self, keep: Keep = "middle") -> None:
-        """Keeps which samples to keep.
+        """Sets which samples are kept.
 
         Args:
-            keep: the samples with the highest, the middle or the lowest values.
+            keep: samples that are kept: those with the highest, the middle or the lowest values.
         """
         self.keep: Keep = keep
 
     def pick(self, pool: Pool, count: int) -> Picks:
-        """The `count` samples of that part."""
+        """The `count` samples whose values are the highest, in the middle or the lowest."""
         return Picks(ranked(np.asarray(pool.signals[NegativeLogLikelihood.name]), count, self.keep))

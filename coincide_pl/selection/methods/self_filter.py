@@ -37,12 +37,12 @@ class SelfFilter(Selector):
         """Checks the hyperparameters.
 
         Args:
-            num_neighbors: samples that a pick lowers.
-            gamma: γ.
-            num_candidates: nearest samples that these are looked for among. Where fewer of them
+            num_neighbors: number of samples that a pick lowers.
+            gamma: γ, how far a pick lowers its neighbors.
+            num_candidates: number of nearest samples that these are looked for among. Where fewer of them
                 remain, fewer are lowered: the ones beyond are hardly similar.
-            exact_below: pools of as many samples or more are searched approximately.
-            seed: of what the approximate search is trained on.
+            exact_below: number of samples from which on neighbors are searched approximately.
+            seed: seed of the samples that the approximate search is trained on.
 
         Raises:
             SelectionError: a value that makes no sense.

@@ -34,12 +34,12 @@ class SelfSup(Selector):
         """Checks the hyperparameters.
 
         Args:
-            num_clusters: prototypes; the paper has as many as ImageNet has classes, and finds that
-                the number hardly matters.
-            keep: the farthest from their prototype, or the nearest; the paper's advice for few data
-                is the nearest.
-            num_iterations: of k-means.
-            seed: of k-means.
+            num_clusters: number of prototypes; the paper has as many as ImageNet has classes, and
+                finds that the number hardly matters.
+            keep: samples that are kept: `hard`, the farthest from their prototype, or `easy`, the
+                nearest; the paper's advice for few data is the nearest.
+            num_iterations: rounds of k-means at most.
+            seed: seed of k-means.
 
         Raises:
             SelectionError: a value that is not positive.
@@ -53,7 +53,7 @@ class SelfSup(Selector):
         self.seed = seed
 
     def pick(self, pool: Pool, count: int) -> Picks:
-        """The `count` farthest or nearest."""
+        """The `count` samples that are the farthest from their prototypes, or the nearest."""
         features = Rows(pool.signals[MeanToken.name])
         clusters = spherical_kmeans(
             features, self.num_clusters, self.num_iterations, self.seed, device=pool.device

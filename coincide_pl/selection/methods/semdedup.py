@@ -38,9 +38,10 @@ class SemDeDup(Selector):
         """Checks the hyperparameters.
 
         Args:
-            num_clusters: K; about 66 samples a cluster for LLaVA-1.5's 665 K.
-            num_iterations: of k-means.
-            seed: of k-means.
+            num_clusters: K, the number of clusters; by default about 66 samples a cluster for
+                LLaVA-1.5's 665 K.
+            num_iterations: rounds of k-means at most.
+            seed: seed of k-means.
 
         Raises:
             SelectionError: a value that is not positive.

@@ -11,10 +11,10 @@ class Random(Selector):
     """Uniform, without replacement."""
 
     def __init__(self, seed: int = 0) -> None:
-        """Keeps the seed.
+        """Sets the seed.
 
         Args:
-            seed: of the permutation; a smaller count gives a prefix of a larger one.
+            seed: seed of the permutation; a smaller count gives a prefix of a larger one.
         """
         self.seed = seed
 

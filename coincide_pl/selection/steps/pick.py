@@ -13,7 +13,7 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, Ints, like
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
 from coincide_pl.selection.selector import Picks, target_count
-from coincide_pl.selection.steps.budgets import Budgets, budgets, official_budgets
+from coincide_pl.selection.steps.budgets import budgets, official_budgets
 from coincide_pl.selection.steps.cluster_order import ClusterOrder
 from coincide_pl.selection.steps.density import density
 from coincide_pl.selection.steps.greedy_mmd import greedy_mmd
@@ -93,31 +93,22 @@ def pick_from_clusters(
     official = official_budgets(transferability, dense, order.sizes, count, temperature)
     with stage("picks"):
         order.learn(np.where(official.whole, 0, shares))
+        first, more = [], []  # the authors' picks, then those that make up for a shortfall
+        for cluster in official.order:
+            rows = order[cluster].rows
+            if official.whole[cluster]:  # in record order, as in the authors' code
+                first.append(rows)
+            elif shares[cluster]:
+                chosen = rows[np.asarray(greedy_mmd(order[cluster], int(shares[cluster])))]
+                first.append(chosen[: official.counts[cluster]])
+                more.append(chosen[official.counts[cluster] :])
     columns = {
         "size": order.sizes,
         "transferability": transferability,
         "density": dense,
         "selected": shares,
     }
-    return Picks(rows_in_order(order, shares, official), columns, labels=labels)
-
-
-def rows_in_order(order: ClusterOrder, shares: Ints, official: Budgets) -> Ints:
-    """The rows that budgets stand for: the authors', then those that make up for a shortfall.
-
-    A cluster that their walk takes whole comes in record order, as in their code; the greedy picks
-    of any other go on from the official ones to the rest of its share.
-    """
-    first, more = [], []
-    for cluster in official.order:
-        if official.whole[cluster]:
-            first.append(order[cluster].rows)
-        elif shares[cluster]:
-            places = np.asarray(greedy_mmd(order[cluster], int(shares[cluster])))
-            rows = order[cluster].rows[places]
-            first.append(rows[: official.counts[cluster]])
-            more.append(rows[official.counts[cluster] :])
-    return np.concatenate(first + more)
+    return Picks(np.concatenate(first + more), columns, labels=labels)
 
 
 @contextmanager
