@@ -43,7 +43,7 @@ class Cache:
     """
 
     def __init__(self, directory: Path, made_from: dict[str, Any]) -> None:
-        """Touches nothing yet.
+        """Names the folder; nothing is read or made yet.
 
         Args:
             directory: where files lie.
@@ -107,7 +107,7 @@ class NoCache(Cache):
     """A cache that keeps nothing, for pools that lie on no disk."""
 
     def __init__(self) -> None:
-        """Has no directory."""
+        """Needs no folder."""
         super().__init__(Path(), {})
 
     def also(self, depends_on: dict[str, Any]) -> Cache:

@@ -24,7 +24,7 @@ SignalKind = type[Signal] | str
 
 @dataclass(frozen=True)
 class Pool:
-    """What is chosen from.
+    """The samples that a selector chooses from, and what is known of them.
 
     Attributes:
         records: the samples.

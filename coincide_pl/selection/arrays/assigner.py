@@ -17,7 +17,7 @@ from coincide_pl.selection.cache import Checkpointer
 
 @dataclass(frozen=True)
 class KMeansConfig:
-    """What every step of a clustering needs to know.
+    """Settings that every step of a clustering shares.
 
     Attributes:
         num_iterations: of Lloyd's algorithm at most.

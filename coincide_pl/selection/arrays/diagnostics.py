@@ -17,7 +17,7 @@ SAME = 1 - 1e-5
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """Figures of a clustering.
+    """Figures that tell whether a clustering is any good.
 
     Attributes:
         clusters: K.
@@ -62,7 +62,7 @@ class Diagnostics:
 
 
 def diagnostics(labels: Ints, centroids: Floats) -> Diagnostics:
-    """Figures of a clustering.
+    """Sizes of the clusters, and how alike their centroids are.
 
     Args:
         labels: int [N].

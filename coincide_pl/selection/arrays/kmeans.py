@@ -127,7 +127,8 @@ def spherical_kmeans(
     Args:
         features: [N, D], any float dtype, also memory-mapped.
         num_clusters: K.
-        num_iterations: rounds of Lloyd's algorithm at most; it ends when no row changes its cluster.
+        num_iterations: rounds of Lloyd's algorithm at most; it ends when no row changes its
+            cluster.
         seed: of all draws.
         method: way to cluster, see above.
         projection: columns of the narrow rows.

@@ -39,8 +39,8 @@ class SelfFilter(Selector):
         Args:
             num_neighbors: number of samples that a pick lowers.
             gamma: γ, how far a pick lowers its neighbors.
-            num_candidates: number of nearest samples that these are looked for among. Where fewer of them
-                remain, fewer are lowered: the ones beyond are hardly similar.
+            num_candidates: number of nearest samples that these are looked for among. Where fewer
+                of them remain, fewer are lowered: the ones beyond are hardly similar.
             exact_below: number of samples from which on neighbors are searched approximately.
             seed: seed of the samples that the approximate search is trained on.
 

@@ -72,7 +72,7 @@ class Budgets:
 def official_budgets(
     transferability: Floats, density: Floats, sizes: Ints, count: int, temperature: float
 ) -> Budgets:
-    """The authors' budgets.
+    """Samples per cluster as the authors' code gives them; they may sum to less than the count.
 
     From the largest share to the smallest, a cluster gets round(remaining * its share among the
     clusters not yet visited), or all its samples if it has fewer, and what it could not take stays
