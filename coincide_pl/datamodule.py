@@ -13,6 +13,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from coincide_pl.data.batches import (
     BatchSampler,
@@ -30,6 +31,7 @@ from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Records
 from coincide_pl.errors import ConfigError, DataError, SelectionError
 from coincide_pl.models.loading import checkpoint_fingerprint
+from coincide_pl.models.recipe import check_same, recipe
 from coincide_pl.models.sharding import SHARDED
 from coincide_pl.processes import on_first_process
 from coincide_pl.selection import Pool, Selection, Selector
@@ -335,20 +337,37 @@ class InstructionData(lightning.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Fingerprints of the data and the selection that a training checkpoint was trained on."""
+        """Fingerprints of what a training checkpoint was trained on, and the options of its plan.
+
+        The loader counts a process's batches, so the plan must stay the same for all processes.
+        """
+        assert self.trainer is not None
         chosen = None if self.selection is None else self.selection.fingerprint
-        return {"data": self.records.fingerprint, "selection": chosen}
+        plan = {
+            "data.batch_size": self.size.rows,
+            "data.max_tokens": self.size.tokens,
+            "data.max_length": self.max_length,
+            "data.image_token": self.image_token,
+            "data.seed": self.seed,
+            "trainer.accumulate_grad_batches": self.trainer.accumulate_grad_batches,
+            "the number of processes (trainer.devices times num_nodes)": self.trainer.world_size,
+        }
+        return {"data": self.records.fingerprint, "selection": chosen, "recipe": recipe(plan)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuses to go on with other data.
+        """Refuses to go on with a fit of other data, or of another plan of batches.
 
         Raises:
             SelectionError: the checkpoint was trained on other data or another selection.
+            ConfigError: options that the plan depends on were others.
         """
-        if state_dict != self.state_dict():
-            assert self.trainer is not None
+        assert self.trainer is not None
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        root, now = self.trainer.default_root_dir, self.state_dict()
+        if any(state_dict[name] != now[name] for name in ("data", "selection")):
             raise SelectionError(
-                f"{self.trainer.default_root_dir}: its checkpoint was trained on other data or "
-                "another selection; name another trainer.default_root_dir, or delete its "
-                "checkpoints to start afresh"
+                f"{root}: its checkpoint was trained on other data or another selection; name "
+                "another trainer.default_root_dir, or delete its checkpoints to start afresh"
             )
+        check_same(root, state_dict.get("recipe", {}), now["recipe"])

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from coincide_pl.models import LastCheckpoint, TargetModule, checkpoint
+from coincide_pl.models.tiny import tiny_llava
 from coincide_pl.signals import SignalsStore
 
 ROOT = Path(__file__).parents[1]
@@ -158,6 +159,72 @@ def test_a_checkpoint_of_other_data_is_refused(command, llava, tiny, tmp_path, m
     status, _, told = command(*words, "--data.fraction=0.5")
     assert status == 1
     assert "was trained on other data or another selection" in told
+
+
+CHANGES = {
+    "--data.batch_size=4": "data.batch_size was 8, and now is 4",
+    "--data.max_length=99": "data.max_length was 2048, and now is 99",
+    "--data.seed=1": "data.seed was 0, and now is 1",
+    "--trainer.accumulate_grad_batches=2": "trainer.accumulate_grad_batches was 1, and now is 2",
+    "--trainer.precision=bf16-mixed": 'trainer.precision was "32-true", and now is "bf16-mixed"',
+    "--trainer.gradient_clip_val=2": "trainer.gradient_clip_val was 1.0, and now is 2",
+    "--model.optimizer.lr=1e-3": "model.optimizer.lr was 2e-05, and now is 0.001",
+    "--model.optimizer=SGD": 'model.optimizer was "AdamW", and now is "SGD"',
+    "--model.scheduler.min_lr_ratio=0.1": "model.scheduler.min_lr_ratio was 0.0, and now is 0.1",
+    "--model.freeze=[vision_tower]": 'model.freeze was [], and now is ["vision_tower"]',
+    "--model.lora.rank=4": "model.lora was null, and now is {",
+    "--model.dtype=bfloat16": 'model.dtype was "float32", and now is "bfloat16"',
+    "--model.pretrained=OTHER": "model.pretrained (its digest) was ",
+}
+
+
+def test_a_fit_goes_on_with_what_it_began_with(command, llava, tiny, tmp_path, monkeypatch):
+    """Or two trainings would be mixed: other rows, other weights, another course."""
+    monkeypatch.setattr(checkpoint, "SECONDS", 1e-9)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    other = tmp_path / "other"
+    tiny_llava(
+        str(other),
+        hidden_size=32,
+        vision_hidden_size=32,
+        vision_num_layers=2,
+        image_size=32,
+        seed=1,
+    )
+    run = tmp_path / "run"
+    words = (
+        *("fit", "--config", ROOT / "configs/models/target.yaml", f"--model.pretrained={tiny}"),
+        *options(llava, tmp_path, f"--trainer.default_root_dir={run}"),
+        *("--config", ROOT / "configs/trainers/one_epoch.yaml", "--trainer.max_steps=4"),
+    )
+    assert command(*words)[0] == 0
+    before = (run / "fit.yaml").read_text()
+    for word, said in CHANGES.items():
+        status, _, message = command(*words, word.replace("OTHER", str(other)))
+        assert status == 1
+        assert f"error: {run}: its fit began with other options: " in message
+        assert said in message
+        assert message.count(" was ") == 1 or "scheduler" not in word
+        assert (run / "fit.yaml").read_text() == before  # what is there is still told of rightly
+    assert command(*words, "--data.num_workers=1", "--trainer.max_steps=5")[0] == 0
+
+
+def test_no_row_is_left_out_where_a_second_process_comes_in(llava, tiny, tmp_path):
+    """Batches are counted by process, so half as many would be left to each of two."""
+    words = (
+        *("--config", ROOT / "configs/models/target.yaml", f"--model.pretrained={tiny}"),
+        *options(llava, tmp_path, f"--trainer.default_root_dir={tmp_path}/run"),
+        *("--config", ROOT / "configs/trainers/one_epoch.yaml", "--trainer.max_steps=4"),
+        *("--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=4"),
+        *("--trainer.callbacks.save_last=true", f"--trainer.callbacks.dirpath={tmp_path}/run/c"),
+    )
+    assert coincide("fit", *words)[0] == 0
+    status, message = coincide("fit", *words, *TWO, "--trainer.max_steps=-1")
+    assert status == 1
+    assert (
+        "the number of processes (trainer.devices times num_nodes) was 1, and now is 2" in message
+    )
+    assert message.count("error: ") == 1
 
 
 def test_checkpoints_take_a_small_share_of_the_time(tmp_path):

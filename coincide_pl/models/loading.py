@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
@@ -125,6 +125,12 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def listed(names: Sequence[str]) -> str:
+    """How many names there are, and the first of them, for an error message."""
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} weights ({', '.join(names[:3])}{more})"
 
 
 def first_line(error: BaseException) -> str:

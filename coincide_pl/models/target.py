@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,13 +22,21 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 from coincide_pl.data.collation import Batch
 from coincide_pl.errors import ModelError
 from coincide_pl.models.images import blank, model_inputs, shared_images
-from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
+from coincide_pl.models.loading import (
+    DType,
+    check_directory,
+    checkpoint_fingerprint,
+    listed,
+    load_model,
+)
 from coincide_pl.models.logits import possible
 from coincide_pl.models.lora import LoRA, add_lora, merge_lora
 from coincide_pl.models.optimization import CosineWithWarmup, ParameterGroup, parameter_groups
 from coincide_pl.models.parts import check_parts, decoder_layers, parameters
 from coincide_pl.models.processors import load_processor
+from coincide_pl.models.recipe import Recipe, check_same, optimizer_options, recipe
 from coincide_pl.models.sharding import shard
+from coincide_pl.processes import on_first_process
 
 
 class TargetModule(lightning.LightningModule):
@@ -120,10 +131,33 @@ class TargetModule(lightning.LightningModule):
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         return model
 
+    def setup(self, stage: str) -> None:
+        """Has the first process read the checkpoint's digest for all, where a fit needs it."""
+        if stage == "fit":
+            self.fingerprint = on_first_process(self.trainer.strategy, lambda: self.fingerprint)
+
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the checkpoint that training starts from, before training replaces it."""
         return checkpoint_fingerprint(self.pretrained)
+
+    def recipe(self) -> Recipe:
+        """What of the module and the trainer a training's course depends on."""
+        trainer = self.trainer
+        return recipe(
+            {
+                "model": type(self).__qualname__,
+                "model.pretrained (its digest)": self.fingerprint,
+                "model.freeze": sorted(self.freeze_parts),
+                "model.learning_rates": dict(sorted(self.learning_rates.items())),
+                "model.lora": None if self.lora is None else asdict(self.lora),
+                "model.dtype": self.weights_dtype,
+                "trainer.precision": trainer.precision,
+                "trainer.gradient_clip_val": trainer.gradient_clip_val,
+                "trainer.gradient_clip_algorithm": trainer.gradient_clip_algorithm,
+                **optimizer_options(self.optimizer, self.scheduler),
+            }
+        )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Parameter groups, optimizer and scheduler."""
@@ -222,11 +256,44 @@ class TargetModule(lightning.LightningModule):
         return {"answers": [text.strip() for text in texts]}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves frozen weights out: they are in the checkpoint that training starts from."""
+        """Notes the recipe, and leaves frozen weights out: they are where training starts from."""
         everything = self.named_parameters(remove_duplicate=False)  # tied ones by all their names
         frozen = {name for name, p in everything if not p.requires_grad}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k not in frozen}
+        checkpoint["recipe"] = self.recipe()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to go on with a fit by another recipe, or with some weights only.
+
+        Raises:
+            ConfigError: the fit began with other options.
+            ModelError: the checkpoint lacks weights that are trained, or has others.
+        """
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            root = self.trainer.default_root_dir
+            check_same(root, checkpoint.get("recipe", {}), self.recipe())
+        if (
+            state := checkpoint.get("state_dict")
+        ) is not None:  # some strategies load it themselves
+            self.check_state(state)
+
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuses a training checkpoint's weights unless they are all that this module trains.
+
+        Raises:
+            ModelError: naming some that are missing, or that the module does not have.
+        """
+        wanted = {name for name, p in self.named_parameters() if p.requires_grad}
+        if missing := sorted(wanted - set(state)):
+            raise ModelError(
+                f"the training checkpoint lacks {listed(missing)}; it is not one of this fit"
+            )
+        if unknown := sorted(set(state) - set(self.state_dict())):
+            raise ModelError(
+                f"the training checkpoint has {listed(unknown)}, which the model has not; it is "
+                "not one of this fit"
+            )
 
     def merge(self, state: dict[str, Tensor] | None = None) -> PreTrainedModel:
         """The trained model, adapters folded in; training can't go on after this.

@@ -1,0 +1,65 @@
+"""The options that a training's course depends on, kept in its checkpoints and compared there.
+
+A second start that names others would go on with what is neither the one training nor the other:
+rows left out or trained on twice, the weights of one start under the name of another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import nn
+
+from coincide_pl.errors import ConfigError
+
+Recipe = dict[str, str]
+"""Options and their values as JSON, such as `{"data.batch_size": "8"}`."""
+
+
+def recipe(options: Mapping[str, object]) -> Recipe:
+    """Options as they are kept in a checkpoint, which holds nothing but plain values."""
+    return {name: json.dumps(value, default=str) for name, value in options.items()}
+
+
+def optimizer_options(
+    optimizer: OptimizerCallable, scheduler: LRSchedulerCallable
+) -> dict[str, object]:
+    """The classes and arguments of an optimizer and its schedule, by option."""
+    made = optimizer([nn.Parameter(torch.zeros(1, 1))])  # of no other use
+    schedule = scheduler(made)
+    plain = {k: v for k, v in schedule.state_dict().items() if isinstance(v, int | float | str)}
+    return {
+        "model.optimizer": type(made).__qualname__,
+        **{f"model.optimizer.{name}": value for name, value in made.defaults.items()},
+        "model.scheduler": type(schedule).__qualname__,
+        **{f"model.scheduler.{n}": v for n, v in plain.items() if not n.startswith("_")},
+    }
+
+
+def check_same(run: str | Path, kept: Mapping[str, str], now: Recipe) -> None:
+    """Refuses to go on with a training whose options were others.
+
+    Args:
+        run: the training's directory.
+        kept: its recipe; an option that it lacks, for an older version kept less, may be any.
+        now: the recipe of this start.
+
+    Raises:
+        ConfigError: naming the options, with the value that each had and the one that it has.
+    """
+    changed = [
+        f"{name} was {kept[name]}, and now is {now.get(name, 'absent')}"
+        for name in kept
+        if kept[name] != now.get(name)
+    ]
+    if changed:
+        error = ConfigError(
+            f"{run}: its fit began with other options: {'; '.join(changed)}. Give them as they "
+            "were, name another trainer.default_root_dir, or delete its checkpoints to start afresh"
+        )
+        error.shared = True  # all processes have the same options
+        raise error
