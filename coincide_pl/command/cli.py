@@ -63,6 +63,19 @@ class SaveConfig(SaveConfigCallback):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
 
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Writes at once, but for a fit, which may be refused where another one began."""
+        if stage != "fit":
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Writes a fit's config."""
+        super().setup(trainer, pl_module, "fit")
+
     def save_config(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
@@ -160,7 +173,9 @@ class Command(LightningCLI):
             mine.append(RichProgressBar())
         stage = self.verb
         if stage == "fit":
-            mine += [*self._checkpoints(config), ExportModel(), NoteInputs(), LogToWandb()]
+            mine += [*self._checkpoints(config), NoteInputs(), LogToWandb()]
+            if not any(isinstance(one, ExportModel) for one in given(config)):
+                mine.append(ExportModel())
             if isinstance(self.model, SelfFilterModule):
                 mine.append(WriteDifficulty())
         if stage == "test":
@@ -184,7 +199,8 @@ class Command(LightningCLI):
     def _checkpoints(self, config: Any) -> list[Any]:
         if config.get("enable_checkpointing") is False or config.get("fast_dev_run"):
             return []
-        if any(isinstance(callback, ModelCheckpoint) for callback in given(config)):
+        own = [one for one in given(config) if isinstance(one, ModelCheckpoint)]
+        if any(one.save_last for one in own):
             return []
         return [LastCheckpoint(Path(config["default_root_dir"]) / "checkpoints")]
 

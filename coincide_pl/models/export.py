@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import lightning
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
-from coincide_pl.errors import ModelError
+from coincide_pl.errors import ConfigError, ModelError
+from coincide_pl.files import run_directory
 from coincide_pl.models.loading import first_line, resolved, save_checkpoint
 from coincide_pl.models.sharding import whole_state
 from coincide_pl.models.target import TargetModule
+from coincide_pl.processes import on_first_process
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +83,12 @@ def export(run: str, output: str, checkpoint: str | None = None) -> None:
     module = parser.instantiate_classes(parser.parse_object({"model": settings})).model
     module.configure_model()
     state = _trained(path)
-    module.load_state_dict(state, strict=False)
-    wanted = {name for name, value in module.named_parameters() if value.requires_grad}
-    if missing := wanted - set(state):
-        raise ModelError(f"{path}: holds no {min(missing)}; it is not a checkpoint of this fit")
+    try:
+        module.check_state(state)
+        module.load_state_dict(state, strict=False)
+    except (ModelError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path}: is not a checkpoint of this fit ({reason})") from error
     export_model(module, output)
     log.info("%s: written", output)
 
@@ -105,22 +111,77 @@ def _trained(path: Path) -> dict[str, Tensor]:
 class ExportModel(lightning.Callback):
     """At the end of a fit, writes the model and its processor for `from_pretrained`."""
 
-    def __init__(self, directory: str | None = None) -> None:
+    def __init__(
+        self, directory: str | None = None, weights: Literal["last", "best"] = "last"
+    ) -> None:
         """Sets where the model will be.
 
         Args:
             directory: folder to write (default: `model` in the trainer's `default_root_dir`).
+            weights: which are written: those after the last step, or the best by what a
+                `ModelCheckpoint` among the trainer's callbacks monitors.
         """
-        self.directory = directory
+        self.directory, self.weights = directory, weights
+        self.goes_on = False
+
+    def on_load_checkpoint(self, *args: object) -> None:
+        """Notes that the fit goes on from a checkpoint."""
+        self.goes_on = True
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Refuses to begin anew where a finished fit's model lies.
+
+        Raises:
+            ConfigError: a model is there, or the best weights are wanted and nothing is monitored.
+        """
+        if run_directory(trainer) is None:
+            return
+        if self.weights == "best" and monitor(trainer) is None:
+            raise ConfigError("ExportModel.weights: best needs a ModelCheckpoint with a monitor")
+        if not self.goes_on:
+            on_first_process(trainer.strategy, lambda: self._check_free(trainer))
+
+    def _check_free(self, trainer: lightning.Trainer) -> None:
+        if (self._directory(trainer) / "config.json").is_file():
+            raise ConfigError(
+                f"{self._directory(trainer)}: the model of a finished fit is there; name another "
+                "trainer.default_root_dir, or delete it to train anew"
+            )
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes the checkpoint directory, from one process."""
-        if getattr(trainer, "fast_dev_run", False):
+        if run_directory(trainer) is None:
             return
         if not isinstance(pl_module, TargetModule):
             log.warning("%s: is no TargetModule; no model is exported", type(pl_module).__name__)
             return
-        whole = whole_state(trainer.strategy, pl_module)
-        if trainer.is_global_zero:
-            directory = self.directory or Path(trainer.default_root_dir) / "model"
-            export_model(pl_module, directory, whole)
+        state = whole_state(trainer.strategy, pl_module)
+        if not trainer.is_global_zero:
+            return
+        directory, best = self._directory(trainer), monitor(trainer)
+        if best is not None and best.best_model_path:
+            path = Path(best.best_model_path)
+            if self.weights == "best":
+                state = _trained(path)
+                pl_module.check_state(state)
+                log.info("%s: the best weights by %s, of %s", directory, best.monitor, path)
+            else:
+                log.info(
+                    "%s: the weights after the last step; the best by %s are in %s, which "
+                    "`coincide export --checkpoint` writes as a model",
+                    *(directory, best.monitor, path),
+                )
+        export_model(pl_module, directory, state)
+
+    def _directory(self, trainer: lightning.Trainer) -> Path:
+        return Path(self.directory or Path(trainer.default_root_dir) / "model")
+
+
+def monitor(trainer: lightning.Trainer) -> ModelCheckpoint | None:
+    """The callback that keeps the best checkpoint by something, where there is one."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            return callback
+    return None

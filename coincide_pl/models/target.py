@@ -286,13 +286,10 @@ class TargetModule(lightning.LightningModule):
         """
         wanted = {name for name, p in self.named_parameters() if p.requires_grad}
         if missing := sorted(wanted - set(state)):
-            raise ModelError(
-                f"the training checkpoint lacks {listed(missing)}; it is not one of this fit"
-            )
+            raise ModelError(f"the training checkpoint lacks {listed(missing)}")
         if unknown := sorted(set(state) - set(self.state_dict())):
             raise ModelError(
-                f"the training checkpoint has {listed(unknown)}, which the model has not; it is "
-                "not one of this fit"
+                f"the training checkpoint holds {listed(unknown)}, which the model does not have"
             )
 
     def merge(self, state: dict[str, Tensor] | None = None) -> PreTrainedModel:

@@ -12,7 +12,7 @@ from coincide_pl.reporting.inputs import Inputs
 class NoteInputs(lightning.Callback):
     """Notes in the run's directory, in `inputs.json`, what a fit starts from and has read."""
 
-    def on_fit_start(
+    def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Writes the file, from one process."""

@@ -1,4 +1,6 @@
-"""Lost if these fail: what a stopped fit has learned, as a checkpoint for others."""
+"""Lost if these fail: what a fit has learned, as a checkpoint for others."""
+
+import shutil
 
 import torch
 from transformers import AutoModelForImageTextToText
@@ -6,7 +8,7 @@ from transformers import AutoModelForImageTextToText
 from coincide_pl.models.loading import load_model
 
 
-def fit(command, tiny, llava, run, *words):
+def start(command, tiny, llava, run, *words):
     status, _, message = command(
         "fit",
         "--config=configs/models/target_lora.yaml",
@@ -21,7 +23,14 @@ def fit(command, tiny, llava, run, *words):
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
         "--trainer.max_steps=3",
-        "--trainer.callbacks=ModelCheckpoint",
+        *words,
+    )
+    return status, message
+
+
+def fit(command, tiny, llava, run, *words):
+    status, message = start(
+        *(command, tiny, llava, run, "--trainer.callbacks=ModelCheckpoint"),
         f"--trainer.callbacks.dirpath={run / 'checkpoints'}",
         "--trainer.callbacks.save_last=true",
         "--trainer.callbacks.every_n_train_steps=3",
@@ -58,7 +67,7 @@ def test_what_is_no_fit_is_named(command, tiny, llava, tmp_path):
     torch.save({"state_dict": {}}, last)
     status, _, message = command("export", run, f"--output={tmp_path / 'out'}")
     assert status == 1
-    assert "it is not a checkpoint of this fit" in message
+    assert "is not a checkpoint of this fit (the training checkpoint lacks " in message
     assert not (tmp_path / "out").exists()
 
 
@@ -69,3 +78,50 @@ def test_small_steps_are_not_rounded_away(command, tiny, llava, tmp_path):
     name = "model.multi_modal_projector.linear_1.weight"  # learns at 2e-5
     moved = (after[name] - before[name].bfloat16().float()).abs()
     assert float((moved > 1e-6).float().mean()) > 0.9
+
+
+def test_a_finished_fit_is_not_trained_over(command, tiny, llava, tmp_path):
+    run = tmp_path / "run"
+    fit(command, tiny, llava, run)
+    left, config = (run / "model/model.safetensors").read_bytes(), (run / "fit.yaml").read_bytes()
+    status, message = start(command, tiny, llava, run, "--data.seed=5")
+    assert status == 1
+    assert f"error: {run / 'model'}: the model of a finished fit is there; name another" in message
+    assert (run / "model/model.safetensors").read_bytes() == left
+    assert (run / "fit.yaml").read_bytes() == config
+    shutil.rmtree(run / "model")
+    assert start(command, tiny, llava, run)[0] == 0
+
+
+def test_the_best_weights_are_exported_where_they_are_asked_for(command, tiny, llava, tmp_path):
+    """Or the last state is taken for the best, of which a callback keeps a checkpoint."""
+    words = (
+        *("--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1"),
+        *("--trainer.callbacks.monitor=step", "--trainer.callbacks.mode=min"),  # not the last one
+        "--trainer.callbacks.filename={step}",
+    )
+    run = tmp_path / "last"
+    status, message = start(
+        command, tiny, llava, run, *words, f"--trainer.callbacks.dirpath={run}/best"
+    )
+    assert status == 0, message
+    assert f"{run / 'model'}: the weights after the last step; the best by step are" in message
+    (best,) = (run / "best").glob("*.ckpt")
+    assert best.name == "step=1.ckpt"
+    exported = tmp_path / "exported"
+    assert command("export", run, f"--output={exported}", f"--checkpoint={best}")[0] == 0
+    run = tmp_path / "best"
+    more = (f"--trainer.callbacks.dirpath={run}/best", "--trainer.callbacks+=ExportModel")
+    status, message = start(
+        command, tiny, llava, run, *words, *more, "--trainer.callbacks.weights=best"
+    )
+    assert status == 0, message
+    assert "the best weights by step, of " in message
+    wanted = load_model(str(exported)).state_dict()
+    for name, value in load_model(str(run / "model")).state_dict().items():
+        torch.testing.assert_close(value, wanted[name])
+    status, message = start(
+        *(command, tiny, llava, tmp_path / "none", "--trainer.callbacks=ExportModel"),
+        "--trainer.callbacks.weights=best",
+    )
+    assert (status, "needs a ModelCheckpoint with a monitor" in message) == (1, True)
