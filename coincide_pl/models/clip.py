@@ -17,7 +17,7 @@ from coincide_pl.models.loading import (
     DType,
     check_directory,
     checkpoint_fingerprint,
-    first_line,
+    load_whole,
 )
 from coincide_pl.models.processors import load_processor
 from coincide_pl.signals.choosing import chosen
@@ -84,15 +84,13 @@ class CLIPModule(lightning.LightningModule):
         """
         if self.model is not None:
             return
-        try:
-            model = AutoModel.from_pretrained(
-                self.pretrained,
-                dtype=getattr(torch, self.weights_dtype),
-                attn_implementation=self.attn_implementation,
-                trust_remote_code=False,
-            ).eval()
-        except Exception as error:
-            raise ModelError(f"{self.pretrained}: no model: {first_line(error)}") from error
+        model = load_whole(
+            AutoModel,
+            self.pretrained,
+            "model",
+            dtype=getattr(torch, self.weights_dtype),
+            attn_implementation=self.attn_implementation,
+        ).eval()
         for method in ("get_image_features", "get_text_features"):
             if not hasattr(model, method):
                 raise ModelError(

@@ -141,7 +141,7 @@ class ExportModel(lightning.Callback):
         if self.weights == "best" and monitor(trainer) is None:
             raise ConfigError("ExportModel.weights: best needs a ModelCheckpoint with a monitor")
         if not self.goes_on:
-            on_first_process(trainer.strategy, lambda: self._check_free(trainer))
+            on_first_process(lambda: self._check_free(trainer))
 
     def _check_free(self, trainer: lightning.Trainer) -> None:
         if (self._directory(trainer) / "config.json").is_file():

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedModel
@@ -35,18 +35,45 @@ def load_model(
         ModelError: no such directory, or no model of this kind in it.
     """
     check_directory(pretrained, "config.json")
+    return load_whole(
+        AutoModelForImageTextToText,
+        pretrained,
+        "image-text-to-text model",
+        dtype=getattr(torch, dtype),
+        attn_implementation=attn_implementation,
+    )
+
+
+def load_whole(kind: Any, pretrained: str, name: str, **options: Any) -> PreTrainedModel:
+    """Load a model, and refuse a checkpoint that leaves weights as they were made, at random.
+
+    Args:
+        kind: a class of transformers with `from_pretrained`.
+        pretrained: a directory, or a name on the Hugging Face hub.
+        name: what kind of model is wanted, as an error message should say.
+        options: of `from_pretrained`.
+
+    Raises:
+        ModelError: there is no model of this kind, or weights are missing: how many, and the first.
+    """
     try:
-        model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(
+        model, info = kind.from_pretrained(
             pretrained,
-            dtype=getattr(torch, dtype),
-            attn_implementation=attn_implementation,
             trust_remote_code=False,  # by default transformers asks on the terminal
+            output_loading_info=True,
+            **options,
         )
     except Exception as error:
+        raise ModelError(f"{pretrained}: no {name}: {first_line(error)}") from error
+    if missing := sorted(info["missing_keys"]):  # without those that are tied to others
+        others = sorted(info["unexpected_keys"])
+        instead = f", and {listed(others)} in it are not the model's" if others else ""
         raise ModelError(
-            f"{pretrained}: no image-text-to-text model: {first_line(error)}"
-        ) from error
-    return model
+            f"{pretrained}: {listed(missing)} are missing from the checkpoint{instead}; "
+            "it is damaged, or of another kind of model"
+        )
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def check_directory(pretrained: str, *files: str) -> None:

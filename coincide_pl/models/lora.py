@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from coincide_pl.errors import ModelError
-from coincide_pl.models.parts import modules
+from coincide_pl.models.parts import meant, modules
 
 
 @dataclass
@@ -42,20 +42,31 @@ def add_lora(model: PreTrainedModel, lora: LoRA, parts: Mapping[str, str] | None
         parts: paths of parts, see `parts.modules`.
 
     Raises:
-        ModelError: a rank that is not positive, or a name that no linear layer has.
+        ModelError: a size out of range, or a name that no linear layer has.
     """
     if lora.rank < 1:
         raise ModelError(f"lora.rank: {lora.rank} must be at least 1")
-    (text,) = modules(model, "language_model", parts)
+    if not 0 <= lora.dropout < 1:
+        raise ModelError(f"lora.dropout: {lora.dropout} is outside [0, 1)")
+    text, *others = modules(model, "language_model", parts)
     names = {module: name for name, module in model.named_modules()}
-    targets = [
-        names[module]
-        for name, module in text.named_modules()
-        if isinstance(module, nn.Linear)
-        and (not lora.target_modules or name.rpartition(".")[2] in lora.target_modules)
-    ]
-    if not targets:
-        raise ModelError(f"lora.target_modules: no linear layer is called {lora.target_modules}")
+    if others:
+        found = ", ".join(names[module] for module in (text, *others))
+        raise ModelError(
+            f"lora: {type(model).__name__} has several language models; name one of {found} with "
+            "the option parts.language_model"
+        )
+    linear: dict[str, list[str]] = {}  # full names by last name
+    for module in text.modules():
+        if isinstance(module, nn.Linear):
+            linear.setdefault(names[module].rpartition(".")[2], []).append(names[module])
+    for name in lora.target_modules:
+        if name not in linear:
+            raise ModelError(
+                f"lora.target_modules: no linear layer of the language model is called {name!r}"
+                f"{meant(name, linear)}; there are {', '.join(linear)}"
+            )
+    targets = [full for name in lora.target_modules or linear for full in linear[name]]
     trained = [
         p for n, p in model.named_parameters() if p.requires_grad and not n.startswith(names[text])
     ]

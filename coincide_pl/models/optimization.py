@@ -84,7 +84,10 @@ def parameter_groups(
     for name, rate in rates.items():
         own = [p for p in parameters(model, name, parts) if id(p) in left]
         if not own:
-            raise ModelError(f"learning_rates: nothing of {name!r} is trained")
+            raise ModelError(
+                f"learning_rates: nothing of {name!r} is trained: it is frozen, or has a learning "
+                "rate by another name"
+            )
         groups.append({"params": own, "lr": rate})
         for parameter in own:
             del left[id(parameter)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -39,6 +40,12 @@ def check_parts(parts: Mapping[str, str]) -> None:
             raise ModelError(f"parts: {name!r} is not one of {known}")
 
 
+def meant(name: str, known: Collection[str]) -> str:
+    """What a mistaken name may have stood for, as the end of an error message; or nothing."""
+    near = get_close_matches(name, known, 3, 0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
 def modules(model: nn.Module, name: str, parts: Mapping[str, str] | None = None) -> list[nn.Module]:
     """The modules that make up one part of a model, none inside another.
 
@@ -67,8 +74,11 @@ def modules(model: nn.Module, name: str, parts: Mapping[str, str] | None = None)
         if found:
             return list(found.values())
     inner = model.get_submodule("model") if hasattr(model, "model") else model
+    paths = [at for at, _ in model.named_modules() if at]
+    near = meant(path or name, [*PARTS, *paths])
     raise ModelError(
-        f"{type(model).__name__} has no part {path or name!r}: use one of {', '.join(PARTS)}, "
+        f"{type(model).__name__} has no part {path or name!r}{near}: use one of "
+        f"{', '.join(PARTS)}, "
         f"named by hand with the option parts.{name if name in PARTS else 'vision_tower'}, or the "
         f"path of a submodule, such as {', '.join(path for path, _ in inner.named_children())}"
     )

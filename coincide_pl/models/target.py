@@ -32,7 +32,7 @@ from coincide_pl.models.loading import (
 from coincide_pl.models.logits import possible
 from coincide_pl.models.lora import LoRA, add_lora, merge_lora
 from coincide_pl.models.optimization import CosineWithWarmup, ParameterGroup, parameter_groups
-from coincide_pl.models.parts import check_parts, decoder_layers, parameters
+from coincide_pl.models.parts import PARTS, check_parts, decoder_layers, modules, parameters
 from coincide_pl.models.processors import load_processor
 from coincide_pl.models.recipe import Recipe, check_same, optimizer_options, recipe
 from coincide_pl.models.sharding import shard
@@ -120,8 +120,13 @@ class TargetModule(lightning.LightningModule):
         model = load_model(
             self.pretrained, dtype=self.weights_dtype, attn_implementation=self.attn_implementation
         )
+        for name in self.parts.keys() & {*PARTS, "decoder_layers"}:
+            modules(model, name, self.parts)  # a path that leads nowhere is a mistake
         for name in self.freeze_parts:
-            for parameter in parameters(model, name, self.parts):
+            frozen = parameters(model, name, self.parts)
+            if not frozen:
+                raise ModelError(f"freeze: {name!r} has no parameters")
+            for parameter in frozen:
                 parameter.requires_grad_(False)
         if self.lora is not None:
             add_lora(model, self.lora, self.parts)
@@ -134,7 +139,7 @@ class TargetModule(lightning.LightningModule):
     def setup(self, stage: str) -> None:
         """Has the first process read the checkpoint's digest for all, where a fit needs it."""
         if stage == "fit":
-            self.fingerprint = on_first_process(self.trainer.strategy, lambda: self.fingerprint)
+            self.fingerprint = on_first_process(lambda: self.fingerprint)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -261,7 +266,8 @@ class TargetModule(lightning.LightningModule):
         frozen = {name for name, p in everything if not p.requires_grad}
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k not in frozen}
-        checkpoint["recipe"] = self.recipe()
+        if self._trainer is not None:
+            checkpoint["recipe"] = self.recipe()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to go on with a fit by another recipe, or with some weights only.

@@ -134,7 +134,7 @@ def test_lora_trains_adapters_and_folds_them_in(tiny, batches, tmp_path):
     torch.testing.assert_close(logits, trained, atol=1e-4, rtol=1e-4)
     with pytest.raises(ModelError, match=r"lora.rank: 0"):
         module_with(tiny, lora=LoRA(rank=0))
-    with pytest.raises(ModelError, match="no linear layer is called"):
+    with pytest.raises(ModelError, match=r"no linear layer of the language model is called 'q'"):
         module_with(tiny, lora=LoRA(target_modules=["q"]))
 
 

@@ -35,7 +35,7 @@ from coincide_pl.models.conversion.llava_checkpoints import (
     read_tensors,
     read_weights,
 )
-from coincide_pl.models.loading import first_line, quietly, save_checkpoint
+from coincide_pl.models.loading import first_line, load_whole, quietly, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ Tower = Any
 """A `CLIPVisionModel` or a `SiglipVisionModel`, whose configs are typed too widely to be used."""
 
 IMAGE = "<image>"
+TOWER = "usable vision tower"
 MULTIPLE = 64
 """What vocabularies are filled up to a multiple of, which matrix units like."""
 PROJECTOR = re.compile(r"(?:base_model\.model\.)?model\.mm_projector\.(\d+)\.(weight|bias)")
@@ -165,11 +166,11 @@ def _tower(name: str, config: Json) -> tuple[Tower, int, Literal["default", "ful
         if isinstance(own, SiglipVisionConfig):
             own.num_hidden_layers += layer + 1
             own.vision_use_head = False
-            return SiglipVisionModel.from_pretrained(name, config=own), -1, "full"
+            return load_whole(SiglipVisionModel, name, TOWER, config=own), -1, "full"
         if isinstance(own, CLIPVisionConfig):
-            return CLIPVisionModel.from_pretrained(name, config=own), layer, "default"
+            return load_whole(CLIPVisionModel, name, TOWER, config=own), layer, "default"
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{name}: no usable vision tower: {first_line(error)}") from error
+        raise ModelError(f"{name}: no {TOWER}: {first_line(error)}") from error
     raise ModelError(f"{name}: a {own.model_type} vision tower is not known; CLIP and SigLIP are")
 
 
