@@ -39,5 +39,5 @@ class ModelError(CoincideError):
 
 
 def printable(text: str) -> str:
-    """One line that a terminal only shows: what would move or color it is spelt out."""
+    """One line that a terminal only shows: what would move or color it is spelled out."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

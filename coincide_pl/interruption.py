@@ -23,7 +23,7 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        """Nobody has asked yet."""
+        """Starts as a command that nobody has asked to end."""
         self.asked: int | None = None
         self.advice = "the same command goes on from here"
         self._process = os.getpid()
@@ -33,7 +33,7 @@ class Interruption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes the two signals over, until the block ends."""
+        """Handles SIGTERM and SIGINT in place of their handlers, until the block ends."""
         self.__init__()  # type: ignore[misc]
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -49,7 +49,7 @@ class Interruption:
 
     @contextmanager
     def until_the_end(self) -> Iterator[None]:
-        """When the block ends, so does the command: who asks for it then, asks too late."""
+        """Marks the command as over when the block ends: a signal that comes then is ignored."""
         try:
             yield
         finally:
@@ -71,14 +71,14 @@ class Interruption:
         """Ends the command here if it has been asked to.
 
         Raises:
-            Interrupted: so.
+            Interrupted: it has been asked to.
         """
         if self.asked is not None and not self._holding:
             raise Interrupted
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A write that is finished first."""
+        """Puts an interruption off until the block, such as the writing of a file, is done."""
         self._holding += 1
         try:
             yield
@@ -88,9 +88,13 @@ class Interruption:
             self.check()
 
     def batches(self, on: bool) -> None:
-        """Whether batches are under way: then the command ends between two of them only."""
+        """Says whether batches are under way: then the command ends between two of them only.
+
+        Args:
+            on: true at the start of a batch, false when there are no more.
+        """
         self._in_batches = on
 
 
 interruption = Interruption()
-"""The process's own."""
+"""The interruption of this process; there is one."""

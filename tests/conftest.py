@@ -92,8 +92,8 @@ def command(capfd, caplog, monkeypatch, tmp_path):
             status = 0
         except SystemExit as end:
             status = end.code or 0
-        told, logged = capfd.readouterr(), caplog.text
+        written, logged = capfd.readouterr(), caplog.text
         caplog.clear()
-        return status, told.out, told.err + logged
+        return status, written.out, written.err + logged
 
     return run

@@ -29,13 +29,13 @@ def llava_options(llava, tmp_path):
 def test_the_whole_path(command, tiny, llava, tmp_path):
     run = tmp_path / "run"
     data = llava_options(llava, tmp_path)
-    status, _, told = command(
+    status, _, message = command(
         *("predict", "--config", ROOT / "configs/models/reference.yaml", *data, *CPU),
         *(f"--model.pretrained={tiny}", "--model.layers=[0, 2]"),
         *(f"--data.signals={tmp_path}/signals", "--trainer.logger=false"),
         f"--trainer.default_root_dir={tmp_path}/signals",
     )
-    assert (status, "error" in told) == (0, False), told
+    assert (status, "error" in message) == (0, False), message
     assert SignalsStore(tmp_path / "signals")["activations"].shape == (60, 2 * 2 * 32)
 
     choose = (
@@ -43,8 +43,8 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
         *("--data.selector.num_clusters=6", f"--data.signals={tmp_path}/signals"),
     )
     place = f"--trainer.default_root_dir={run}"
-    status, _, told = command("select", *data, *choose, *CPU, place, "--trainer.logger=false")
-    assert status == 0, told
+    status, _, message = command("select", *data, *choose, *CPU, place, "--trainer.logger=false")
+    assert status == 0, message
     selection = Selection.load(run / "selection.safetensors")
     assert len(set(selection.indices.tolist())) == 12
     first = (run / "selection.safetensors").read_bytes()
@@ -55,21 +55,21 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
         *("--config", ROOT / "configs/loggers/wandb.yaml", f"--model.pretrained={tiny}"),
         *("--trainer.log_every_n_steps=1", "--trainer.max_epochs=10", "--model.optimizer.lr=0.02"),
     )
-    status, _, told = command(*fit)
-    assert status == 0, told
-    assert "as asked for, used again" in told
+    status, _, message = command(*fit)
+    assert status == 0, message
+    assert "as asked for, used again" in message
     assert (run / "selection.safetensors").read_bytes() == first
     before = load_file(f"{tiny}/model.safetensors")
     after = load_file(run / "model" / "model.safetensors")
     assert set(before) == set(after)
     assert any((before[name] != after[name]).any() for name in before)
 
-    status, out, told = command(
+    status, out, message = command(
         *("test", "--config", ROOT / "configs/models/target.yaml", *data, *CPU, place),
         *("--config", ROOT / "configs/loggers/wandb.yaml", f"--model.pretrained={run}/model"),
         *("--data.test=LlavaJson", f"--data.test.path={llava}", "--model.max_new_tokens=4"),
     )
-    assert status == 0, told
+    assert status == 0, message
     results = json.loads((run / "results.json").read_text())
     assert results["scores"]["mean"] > 0
     assert results["counts"] == {"coco": 30, "text": 10, "vg": 20}
@@ -86,8 +86,8 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
     size = selection.pool_size
     made_from = {"data": selection.made_from["data"]}
     Selection(np.arange(size), size, everything, made_from).save(whole / "selection.safetensors")
-    status, out, told = command("compare", run, whole, f"--output={tmp_path}/comparison")
-    assert status == 0, told
+    status, out, message = command("compare", run, whole, f"--output={tmp_path}/comparison")
+    assert status == 0, message
     assert "relative" in out
     assert "signals predict" in out
     for end in ("csv", "md", "tex", "png"):
@@ -149,8 +149,8 @@ def test_a_benchmark(command, tiny, llava, tmp_path):
         *("--trainer.callbacks=Evaluate", "--trainer.callbacks.metric=YesNo"),
         f"--trainer.default_root_dir={tmp_path}/run",
     ]
-    status, _, told = command(*words)
-    assert status == 0, told
+    status, _, message = command(*words)
+    assert status == 0, message
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["metric"] == "YesNo"
     assert results["counts"] == {"popular": 5}
@@ -160,9 +160,9 @@ def test_a_benchmark(command, tiny, llava, tmp_path):
     )
     assert not list((tmp_path / "run").glob(".answers*"))
     words[-2] = "--trainer.callbacks.metric=YesOrNo"
-    status, _, told = command(*words)
+    status, _, message = command(*words)
     assert status == 2
-    assert "YesNo" in told
+    assert "YesNo" in message
 
 
 def read_offline(run, name):
@@ -193,7 +193,7 @@ def test_select_again_when_something_changes(command, llava, tmp_path):
     words = (*("select", *data, *CPU), f"--trainer.default_root_dir={tmp_path}/run")
     words = (*words, "--config", ROOT / "configs/selectors/random.yaml")
     path = tmp_path / "run" / "selection.safetensors"
-    told = {}
+    message = {}
     chosen = {}
     for name, more in {
         "first": (),
@@ -202,16 +202,16 @@ def test_select_again_when_something_changes(command, llava, tmp_path):
         "seed": ("--data.fraction=0.5", "--data.selector.seed=1"),
         "selector": ("--config", ROOT / "configs/selectors/all.yaml"),
     }.items():
-        status, _, told[name] = command(*words, *more)
-        assert status == 0, told[name]
+        status, _, message[name] = command(*words, *more)
+        assert status == 0, message[name]
         chosen[name] = Selection.load(path).indices
     items = json.loads(llava.read_text())
     items[0]["conversations"][1]["value"] = "changed"
     llava.write_text(json.dumps(items))
-    status, _, told["data"] = command(*words)
-    again = {name for name, text in told.items() if "selecting again" in text}
+    status, _, message["data"] = command(*words)
+    again = {name for name, text in message.items() if "selecting again" in text}
     assert again == {"fraction", "seed", "selector", "data"}
-    assert "used again" in told["same"]
+    assert "used again" in message["same"]
     sizes = {name: len(indices) for name, indices in chosen.items()}
     assert sizes == {"first": 12, "same": 12, "fraction": 30, "seed": 30, "selector": 60}
     np.testing.assert_array_equal(chosen["first"], chosen["same"])
@@ -251,11 +251,11 @@ def test_building_blocks_run(command, tiny, llava, tmp_path, verb, blocks):
         words += [f"--data.train.path={llava}", "--data.num_workers=0"]
     if verb == "predict":
         words += ["--model.layers=[0, 1]", f"--data.signals={tmp_path}/signals"]
-    status, _, told = command(
+    status, _, message = command(
         *(*words, *CPU, f"--data.cache_dir={tmp_path}/cache", "--data.batch_size=2"),
         *("--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}"),
     )
-    assert status == 0, told
+    assert status == 0, message
 
 
 @pytest.mark.parametrize(
@@ -275,21 +275,21 @@ def test_print_config_comes_back_as_it_was(command, tiny, llava, tmp_path, verb,
         words.append(f"--model.pretrained={tiny}")
     if file == "align":
         words.append(f"--data.train.path={llava}")
-    status, out, told = command(*words, "--print_config")
-    assert (status, told) == (0, "")
+    status, out, message = command(*words, "--print_config")
+    assert (status, message) == (0, "")
     (tmp_path / "printed.yaml").write_text(out)
-    status, again, told = command(verb, "--config", tmp_path / "printed.yaml", "--print_config")
-    assert (status, told) == (0, "")
+    status, again, message = command(verb, "--config", tmp_path / "printed.yaml", "--print_config")
+    assert (status, message) == (0, "")
     assert yaml.safe_load(again) == yaml.safe_load(out)
     assert yaml.safe_load(out)["data"]["class_path"].endswith("InstructionData")
 
 
 def test_null_is_an_option_s_value_too(command):
     words = ("--data=InstructionData", "--config", ROOT / "configs/selectors/coincide.yaml")
-    status, out, told = command(
+    status, out, message = command(
         "select", *words, "--data.selector.exclude_above=null", "--print_config"
     )
-    assert (status, told) == (0, "")
+    assert (status, message) == (0, "")
     given = yaml.safe_load(out)["data"]["init_args"]["selector"]["init_args"]
     assert (given["exclude_above"], given["num_clusters"]) == (None, 10000)
 

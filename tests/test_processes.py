@@ -46,13 +46,13 @@ def test_two_processes_choose_as_one_does_and_train_on_it(tiny, llava, tmp_path)
             *("--config", ROOT / "configs/models/reference.yaml", f"--model.pretrained={tiny}"),
             "--model.layers=[0, 2]",
         )
-        status, told = coincide("predict", *options(llava, tmp_path, *reference, *place))
-        assert status == 0, told
+        status, message = coincide("predict", *options(llava, tmp_path, *reference, *place))
+        assert status == 0, message
         coincide_selector = ("--config", ROOT / "configs/selectors/coincide.yaml")
         words = (*coincide_selector, "--data.selector.num_clusters=6", *place)
-        status, told = coincide("select", *options(llava, tmp_path, *words))
-        assert status == 0, told
-        assert told.count("12 of 60 samples") == 1
+        status, message = coincide("select", *options(llava, tmp_path, *words))
+        assert status == 0, message
+        assert message.count("12 of 60 samples") == 1
     one, two = (SignalsStore(tmp_path / name / "signals") for name in ("one", "two"))
     assert len(list((tmp_path / "two/signals").glob("done.*"))) == 2
     assert one.fingerprint == two.fingerprint
@@ -60,9 +60,9 @@ def test_two_processes_choose_as_one_does_and_train_on_it(tiny, llava, tmp_path)
     assert files[0] == files[1]
     target = ("--config", ROOT / "configs/models/target.yaml", f"--model.pretrained={tiny}")
     words = (*words, *target, "--trainer.max_epochs=2")
-    status, told = coincide("fit", *options(llava, tmp_path, *words))
-    assert status == 0, told
-    assert "used again" in told
+    status, message = coincide("fit", *options(llava, tmp_path, *words))
+    assert status == 0, message
+    assert "used again" in message
     before, after = (load_file(Path(p) / "model.safetensors") for p in (tiny, run / "model"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
@@ -71,7 +71,7 @@ def test_two_processes_answer_as_one_does(tiny, llava, tmp_path):
     """In many batches, and in one, of which the second process has none of its own."""
     for batch_size in (8, 60):
         for name, processes in {"one": (), "two": TWO}.items():
-            status, told = coincide(
+            status, message = coincide(
                 *("test", "--model=TargetModule", f"--model.pretrained={tiny}", *processes),
                 *("--model.max_new_tokens=2", "--data=InstructionData", "--data.test=LlavaJson"),
                 *(f"--data.test.path={llava}", f"--data.cache_dir={tmp_path}/cache"),
@@ -79,7 +79,7 @@ def test_two_processes_answer_as_one_does(tiny, llava, tmp_path):
                 *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
                 f"--trainer.default_root_dir={tmp_path}/{name}",
             )
-            assert status == 0, told
+            assert status == 0, message
         for file in ("results.json", "answers.jsonl"):
             one, two = (tmp_path / name / file for name in ("one", "two"))
             assert one.read_text() == two.read_text()
@@ -90,11 +90,11 @@ def test_two_processes_print_a_mistake_once(llava, tiny, tmp_path):
     llava.write_text(llava.read_text().replace('"gpt"', '"robot"', 1))
     words = ("--config", ROOT / "configs/models/target.yaml", f"--model.pretrained={tiny}")
     words = (*words, f"--trainer.default_root_dir={tmp_path}/run", *TWO)
-    status, told = coincide("fit", *options(llava, tmp_path, *words))
+    status, message = coincide("fit", *options(llava, tmp_path, *words))
     assert status == 1
-    assert told.count("error: ") == 1, told
-    assert "'from' 'robot'" in told
-    assert "Traceback" not in told
+    assert message.count("error: ") == 1, message
+    assert "'from' 'robot'" in message
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -111,8 +111,8 @@ def test_an_interrupted_fit_goes_on_inside_its_epoch(
     )
     if lora:
         words = (*words, "--model.lora.dropout=0")  # random numbers are not resumed
-    status, _, told = command(*words, f"--trainer.default_root_dir={tmp_path}/whole")
-    assert status == 0, told
+    status, _, message = command(*words, f"--trainer.default_root_dir={tmp_path}/whole")
+    assert status == 0, message
 
     step, handler = TargetModule.training_step, signal.getsignal(signal.SIGINT)
     rows = []
@@ -126,7 +126,7 @@ def test_an_interrupted_fit_goes_on_inside_its_epoch(
     place = f"--trainer.default_root_dir={tmp_path}/parts"
     with monkeypatch.context() as patch:
         patch.setattr(TargetModule, "training_step", watched)
-        status, _, told = command(*words, place)
+        status, _, message = command(*words, place)
     signal.signal(signal.SIGINT, handler)
     assert status == 1
     assert not (tmp_path / "parts/model").exists()
@@ -136,8 +136,8 @@ def test_an_interrupted_fit_goes_on_inside_its_epoch(
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(TargetModule, "training_step", counted)
-    status, _, told = command(*words, place)
-    assert status == 0, told
+    status, _, message = command(*words, place)
+    assert status == 0, message
     assert len(rows) == 2 * 9  # 7 batches with images and 2 without
     assert sorted(chain(*rows[:9])) == list(range(60))
     assert sorted(chain(*rows[9:])) == list(range(60))
@@ -156,9 +156,9 @@ def test_a_checkpoint_of_other_data_is_refused(command, llava, tiny, tmp_path, m
         *("--config", ROOT / "configs/trainers/one_epoch.yaml"),
     )
     assert command(*words)[0] == 0
-    status, _, told = command(*words, "--data.fraction=0.5")
+    status, _, message = command(*words, "--data.fraction=0.5")
     assert status == 1
-    assert "was trained on other data or another selection" in told
+    assert "was trained on other data or another selection" in message
 
 
 CHANGES = {
@@ -243,8 +243,8 @@ def test_a_model_in_pieces_learns_as_a_whole_one(block, tiny, llava, tmp_path):
         more = ("--trainer.max_steps=3", f"--trainer.default_root_dir={tmp_path / name}")
         if block == "target_lora":
             more += ("--model.lora.rank=4", "--model.lora.dropout=0")
-        status, told = coincide("fit", *options(llava, tmp_path, *model, *more, *processes))
-        assert status == 0, told
+        status, message = coincide("fit", *options(llava, tmp_path, *model, *more, *processes))
+        assert status == 0, message
     left = [load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "pieces")]
     assert left[0].keys() == left[1].keys()
     for name, value in left[0].items():

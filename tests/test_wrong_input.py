@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def refused(result, *said):
-    status, _, told = result
-    lines = [line for line in told.splitlines() if line.startswith("error: ")]
-    assert status in (1, 2), told
-    assert len(lines) == 1, told
-    assert "Traceback" not in told
+    status, _, message = result
+    lines = [line for line in message.splitlines() if line.startswith("error: ")]
+    assert status in (1, 2), message
+    assert len(lines) == 1, message
+    assert "Traceback" not in message
     for text in said:
         assert text in lines[0]
 
@@ -158,7 +158,7 @@ def test_wrong_checkpoints(command, llava, tmp_path):
 
 
 def test_long_conversations_are_counted_in_one_warning(command, llava, tiny, tmp_path):
-    status, _, told = command(
+    status, _, message = command(
         *("fit", "--config", ROOT / "configs/models/target.yaml"),
         *("--config", ROOT / "configs/data/llava.yaml", f"--model.pretrained={tiny}"),
         *(f"--data.train.path={llava}", f"--data.cache_dir={tmp_path}/cache"),
@@ -166,8 +166,8 @@ def test_long_conversations_are_counted_in_one_warning(command, llava, tiny, tmp
         *("--trainer.logger=false", "--trainer.enable_progress_bar=false"),
         *("--trainer.max_epochs=2", f"--trainer.default_root_dir={tmp_path}/run"),
     )
-    assert status == 0, told
-    lines = [line for line in told.splitlines() if "were cut at 24 tokens" in line]
+    assert status == 0, message
+    lines = [line for line in message.splitlines() if "were cut at 24 tokens" in line]
     assert len(lines) == 1
     assert " of 60 conversations" in lines[0]
 
@@ -177,7 +177,7 @@ def test_conversations_that_teach_nothing_are_counted(command, llava, tiny, tmp_
     for item in items[:3]:
         item["conversations"][0]["value"] += " and so on" * 60  # its answer is cut away
     llava.write_text(json.dumps(items))
-    status, _, told = command(
+    status, _, message = command(
         *("fit", "--config", ROOT / "configs/models/target.yaml"),
         *("--config", ROOT / "configs/data/llava.yaml", f"--model.pretrained={tiny}"),
         *(f"--data.train.path={llava}", f"--data.cache_dir={tmp_path}/cache"),
@@ -185,8 +185,8 @@ def test_conversations_that_teach_nothing_are_counted(command, llava, tiny, tmp_
         *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
         *("--trainer.max_epochs=2", f"--trainer.default_root_dir={tmp_path}/run"),
     )
-    assert status == 0, told
-    lines = [line for line in told.splitlines() if "no answer left to train on" in line]
+    assert status == 0, message
+    lines = [line for line in message.splitlines() if "no answer left to train on" in line]
     assert len(lines) == 1
     assert "3 of 60 conversations" in lines[0]
-    assert "nan" not in told.lower()
+    assert "nan" not in message.lower()

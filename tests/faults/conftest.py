@@ -24,7 +24,7 @@ def whole(runner, tiny, tmp_path_factory):
         if stage == "compare":
             journey.make_whole()
         result = runner(*journey.words(stage))
-        assert result.status == 0, result.told
+        assert result.status == 0, result.message
     return journey
 
 

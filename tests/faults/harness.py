@@ -35,19 +35,19 @@ class Result:
     """How a command ended."""
 
     status: int
-    told: str
+    message: str
 
     @property
     def line(self) -> str:
         """The line that tells the user what is wrong."""
-        lines = [x for x in self.told.splitlines() if x.startswith(("error: ", "interrupted: "))]
+        lines = [x for x in self.message.splitlines() if x.startswith(("error: ", "interrupted: "))]
         return lines[-1] if lines else ""
 
     @property
     def is_clean(self) -> bool:
         """Whether there is one such line, a status that is not zero, and no traceback."""
-        one = sum(self.told.count(f"{word}: ") for word in ("\nerror", "\ninterrupted"))
-        return self.status != 0 and one == 1 and "Traceback" not in self.told
+        one = sum(self.message.count(f"{word}: ") for word in ("\nerror", "\ninterrupted"))
+        return self.status != 0 and one == 1 and "Traceback" not in self.message
 
 
 class Runner:
@@ -64,8 +64,8 @@ class Runner:
         self._count += 1
         output = self.folder / f"output-{self._count}.txt"
         output.touch()
-        told = [str(word) for word in words]
-        process = self.context.Process(target=_command, args=(told, fault, str(output)))
+        given = [str(word) for word in words]
+        process = self.context.Process(target=_command, args=(given, fault, str(output)))
         process.start()
         return Running(process, output)
 

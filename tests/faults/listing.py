@@ -19,11 +19,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def inputs() -> str:
     """Every broken record and image with what it gets."""
     rows = [("records", case) for case in RECORDS] + [("image", case) for case in IMAGES]
-    told = [
+    written = [
         (kind, case.name, case.gets or f"`error: … {case.said} …`".replace("|", r"\|"))
         for kind, case in rows
     ]
-    return table(("what", "input", "gets"), told)
+    return table(("what", "input", "gets"), written)
 
 
 def with_part(text: str, name: str, content: str) -> str:

@@ -55,7 +55,7 @@ class Soak:
                 self.whole.make_whole()
             begin = time.monotonic()
             result = self.runner(*self.whole.words(stage))
-            assert result.status == 0, result.told
+            assert result.status == 0, result.message
             self.seconds[stage] = time.monotonic() - begin
 
     def walk(self) -> None:
@@ -70,7 +70,7 @@ class Soak:
             if stage in ("predict", "select", "fit") and self.random.random() < 0.15:
                 self.fault(journey, stage, TWO_KIND)
             result = self.runner(*journey.words(stage))
-            assert result.status == 0, (stage, result.told)
+            assert result.status == 0, (stage, result.message)
         assert journey.digests() == self.whole.digests(), (journey.digests(), self.whole.digests())
         assert not journey.leftovers(), journey.leftovers()
         self.walks += 1
@@ -99,9 +99,9 @@ class Soak:
         for kind in (*KINDS, TWO_KIND):
             for stage in STAGES:
                 ends = {e: n for (k, s, e), n in self.counts.items() if (k, s) == (kind, stage)}
-                told = ", ".join(f"{n} {end}" for end, n in sorted(ends.items()))
+                outcomes = ", ".join(f"{n} {end}" for end, n in sorted(ends.items()))
                 if ends:
-                    rows.append((kind, stage, sum(ends.values()), told))
+                    rows.append((kind, stage, sum(ends.values()), outcomes))
         return table(("fault", "where", "how often", "outcome"), rows)
 
 
@@ -117,7 +117,7 @@ def outcome(result: Result) -> str:
         return "killed"
     if result.status == -signal.SIGTERM and not result.line:
         return "ended before it had begun"
-    assert result.is_clean, result.told
+    assert result.is_clean, result.message
     return "ended with one line"
 
 
@@ -135,16 +135,16 @@ def main() -> None:
             soak.walk()
             print(f"{soak.walks} walks, {soak.kills} kills", file=sys.stderr, flush=True)
         spent = (time.monotonic() - begin) / 60
-    told = (
+    summary = (
         f"`{Path(sys.executable).name} tests/faults/soak.py --kills={options.kills} "
         f"--seed={options.seed}`: {soak.walks} walks over the path in {spent:.0f} minutes, "
         f"{sum(soak.counts.values())} faults, {soak.kills} of them kills. After each walk "
         "activations, selection, finetuned weights and answers were the same, byte for byte, as "
         "without faults, and no file was left over.\n\n" + soak.table()
     )
-    print(told)
+    print(summary)
     if options.write:
-        README.write_text(with_part(README.read_text(), "soak", told))
+        README.write_text(with_part(README.read_text(), "soak", summary))
 
 
 if __name__ == "__main__":

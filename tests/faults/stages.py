@@ -141,5 +141,5 @@ class Journey:
         results["scores"] = dict.fromkeys(results["scores"], 100.0)  # it has learned everything
         (whole / "results.json").write_text(json.dumps(results))
         lines = [json.loads(line) for line in (whole / "answers.jsonl").read_text().splitlines()]
-        told = (json.dumps({**line, "outcome": 1.0}) for line in lines)
-        (whole / "answers.jsonl").write_text("\n".join(told))
+        perfect = (json.dumps({**line, "outcome": 1.0}) for line in lines)
+        (whole / "answers.jsonl").write_text("\n".join(perfect))

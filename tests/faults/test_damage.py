@@ -187,10 +187,10 @@ def test_a_config(command, llava, tmp_path):
     )
     path.write_text("data:\n  fraction: 0.5\n  selector:\n    class_path: Random\n")
     for _ in damages(path, 20):
-        status, _, told = command(*words)
-        lines = [line for line in told.splitlines() if line.startswith("error: ")]
-        assert (status == 0) == (not lines), told
-        assert "Traceback" not in told
+        status, _, message = command(*words)
+        lines = [line for line in message.splitlines() if line.startswith("error: ")]
+        assert (status == 0) == (not lines), message
+        assert "Traceback" not in message
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Backwards:
 def test_a_clock_that_goes_backwards(runner, whole, fresh):
     for stage in ("predict", "select", "fit", "test"):
         result = runner(*fresh.words(stage), fault=All((Backwards(),)))
-        assert result.status == 0, result.told
+        assert result.status == 0, result.message
     assert fresh.digests() == whole.digests()
 
 
@@ -224,10 +224,10 @@ def test_a_store_that_changes_between_stages(runner, walked):
     path.write_bytes(content)
     for stage in ("select", "fit"):
         result = runner(*walked.words(stage))
-        assert result.is_clean, result.told
+        assert result.is_clean, result.message
         assert f"{path}: changed since it was written" in result.line
     path.write_bytes(content[:-1])
     for stage in ("predict", "select", "fit"):
         result = runner(*walked.words(stage))
-        assert result.is_clean, result.told
+        assert result.is_clean, result.message
         assert f"{path}: missing or truncated" in result.line

@@ -35,32 +35,32 @@ def test_a_signal_ends_a_path_with_a_line_and_nothing_lost(runner, whole, fresh,
         for place, call in at:
             fault = All((*OFTEN, AtCall(place, call, Send(number))))
             result = runner(*fresh.words(stage), fault=fault)
-            assert result.is_clean, (stage, place, result.told)
+            assert result.is_clean, (stage, place, result.message)
             assert result.line == "interrupted: the same command goes on from here"
             assert result.status == 128 + number
             assert fresh.leftovers() == []
         result = runner(*fresh.words(stage))
-        assert result.status == 0, result.told
+        assert result.status == 0, result.message
     assert fresh.digests() == whole.digests()
 
 
 def test_a_batch_in_hand_is_finished_and_kept(runner, fresh):
     """Also where nothing is kept but at the end: the checkpoint and the journal are written."""
     result = runner(*fresh.words("predict"), fault=AtCall(PREDICT, 4, Send(signal.SIGTERM)))
-    assert result.status == 143, result.told
+    assert result.status == 143, result.message
     assert (fresh.signals / "done.0").stat().st_size == 4 * 4 * 16
     assert runner(*fresh.words("predict")).status == 0
     result = runner(*fresh.words("fit"), fault=AtCall(STEP, 4, Send(signal.SIGTERM)))
-    assert result.status == 143, result.told
+    assert result.status == 143, result.message
     result = runner(*fresh.words("fit"), fault=AtCall(STEP, 2 * 6 - 4 + 1))
-    assert result.status == 0, result.told  # of 12 steps in all
-    assert "Be aware" not in result.told
+    assert result.status == 0, result.message  # of 12 steps in all
+    assert "Be aware" not in result.message
 
 
 def test_a_fit_that_starts_afresh_says_how_not_to(runner, walked):
     words = walked.words("fit", "--ckpt_path=null")
     result = runner(*words, fault=AtCall(STEP, 3, Send(signal.SIGTERM)))
-    assert "--ckpt_path=last" in result.line, result.told
+    assert "--ckpt_path=last" in result.line, result.message
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def test_a_second_run_on_the_same_output_is_refused_and_told_of_the_first(
     first = runner.start(*fresh.words(stage), fault=AtCall(place, 2, Hold(f"{tmp_path}/pipe")))
     assert (tmp_path / "pipe").read_text() == "reached"
     second = runner(*fresh.words(stage))
-    assert second.is_clean, second.told
+    assert second.is_clean, second.message
     assert f"process {first.process.pid} on {os.uname().nodename}, since 20" in second.line
     first.send(signal.SIGKILL)
     first.end()
@@ -122,7 +122,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(
     undo(walked, stage)
     before = walked.digests()
     result = runner(*walked.words(stage), fault=All((*OFTEN, AtCall(place, 1, SmallDisk(size)))))
-    assert result.is_clean, result.told
+    assert result.is_clean, result.message
     assert f"{said}: can't be written (File too large)" in result.line
     assert walked.leftovers() == []
     after = walked.digests()

@@ -50,13 +50,13 @@ def mark(tmp_path):
 
 
 def refused(result, *said):
-    status, _, told = result
-    lines = [line for line in told.splitlines() if line.startswith("error: ")]
-    assert status in (1, 2), told
-    assert len(lines) == 1, told
-    assert "Traceback" not in told
+    status, _, message = result
+    lines = [line for line in message.splitlines() if line.startswith("error: ")]
+    assert status in (1, 2), message
+    assert len(lines) == 1, message
+    assert "Traceback" not in message
     for text in said:
-        assert text in lines[0], told
+        assert text in lines[0], message
     return lines[0]
 
 
@@ -96,7 +96,7 @@ def test_a_fit_does_not_go_on_from_code(runner, walked, mark):
     folder.mkdir(exist_ok=True)
     torch.save({"state_dict": {}, "extra": Bomb(mark)}, folder / "last.ckpt")
     result = runner(*walked.words("fit"))
-    assert result.is_clean, result.told
+    assert result.is_clean, result.message
     assert "last.ckpt: not a training checkpoint, or a damaged one; delete it" in result.line
 
 
@@ -184,7 +184,7 @@ def test_a_config_can_not_call_what_is_no_selector(command, llava, mark, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_names_with_control_characters_are_spelt_out(command, llava, tmp_path):
+def test_names_with_control_characters_are_spelled_out(command, llava, tmp_path):
     name = "da\nta\x1b[31m.json"
     words = ("check", "--train=LlavaJson", f"--cache_dir={tmp_path}/cache")
     line = refused(command(*words, f"--train.path={tmp_path}/{name}"), r"da\nta\x1b[31m.json")
@@ -195,8 +195,8 @@ def test_names_with_control_characters_are_spelt_out(command, llava, tmp_path):
     items[1]["id"] = "a\nb"
     items[1]["image"] = "\x07.png"
     (folder / name).write_text(json.dumps(items))
-    status, out, told = command(*words, f"--train.path={folder}/{name}")
+    status, out, message = command(*words, f"--train.path={folder}/{name}")
     assert status == 1
-    assert "\x1b" not in out + told
-    assert "\x07" not in out + told
+    assert "\x1b" not in out + message
+    assert "\x07" not in out + message
     assert r"no\nsuch\x1b[2J.png" in out

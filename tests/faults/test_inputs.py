@@ -24,10 +24,10 @@ def test_records(case, tmp_path):
         return
     with pytest.raises(DataError) as error:
         reader.records(tmp_path / "cache")
-    told = str(error.value)
-    assert str(path) in told
-    assert case.said in told
-    assert told.isprintable()
+    message = str(error.value)
+    assert str(path) in message
+    assert case.said in message
+    assert message.isprintable()
     assert not list(tmp_path.rglob("*.arrow"))
 
 

@@ -81,7 +81,7 @@ class Choice:
             ]
             for one in ranks:
                 result = one.end()
-                assert result.status == 0, result.told
+                assert result.status == 0, result.message
 
     @property
     def selection(self):
@@ -120,7 +120,7 @@ def test_the_selection_is_the_same_after_interruptions(runner, chosen, tmp_path)
     other = replace(chosen, folder=tmp_path)
     for fault in (AtCall(PREDICT, 4), AtCall(PREDICT, 4), AtCall("os:pwrite", 20)):
         result = runner(*other.words("predict"), fault=All((*OFTEN, fault)))
-        assert result.status == -signal.SIGKILL, result.told
+        assert result.status == -signal.SIGKILL, result.message
     other.run(runner)
     assert len(SignalsStore(tmp_path / "signals")["activations"]) == -(-38575 // EVERY)
     assert other.selection == chosen.selection
@@ -130,7 +130,7 @@ def test_the_selection_is_the_same_after_interruptions(runner, chosen, tmp_path)
 def test_other_batches_agree_to_rounding(runner, chosen, tmp_path, size):
     other = replace(chosen, folder=tmp_path)
     result = runner(*other.words("predict", size))
-    assert result.status == 0, result.told
+    assert result.status == 0, result.message
     one, two = (SignalsStore(c.folder / "signals")["activations"] for c in (chosen, other))
     steps = np.spacing(np.maximum(np.abs(one), np.abs(two)).astype(np.float16))
     assert (np.abs(one.astype(np.float64) - two) <= 2 * steps.astype(np.float64) + 2e-6).all()

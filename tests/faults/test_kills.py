@@ -58,8 +58,8 @@ def test_a_path_killed_everywhere_comes_to_the_same(runner, whole, fresh):
             fresh.make_whole()
         for fault in KILLS[stage]:
             result = runner(*fresh.words(stage), fault=All((*OFTEN, fault)))
-            assert result.status == -signal.SIGKILL, (stage, fault, result.told)
+            assert result.status == -signal.SIGKILL, (stage, fault, result.message)
         result = runner(*fresh.words(stage), fault=All(OFTEN))
-        assert result.status == 0, (stage, result.told)
+        assert result.status == 0, (stage, result.message)
     assert fresh.digests() == whole.digests()
     assert fresh.leftovers() == []

@@ -92,22 +92,22 @@ def test_a_lost_process_ends_the_others_within_a_minute(runner, whole, walked, t
     }
     ended = {name: one.end(MINUTE) for name, one in under_way.items()}
     for name in ("predict", "long work"):
-        assert ended[name].status == 1, ended[name].told
-        assert ended[name].is_clean, ended[name].told
+        assert ended[name].status == 1, ended[name].message
+        assert ended[name].is_clean, ended[name].message
         assert "(rank 1) ended with SIGKILL; the same command goes on from here" in ended[name].line
     assert ended["first"].status == -signal.SIGKILL
     (other,) = (tmp_path / "c.txt").read_text().split()
     assert ends(int(other))
-    assert "Traceback" not in ended["first"].told
-    assert ended["asked"].status == 143, ended["asked"].told
-    assert ended["asked"].is_clean, ended["asked"].told
+    assert "Traceback" not in ended["first"].message
+    assert ended["asked"].status == 143, ended["asked"].message
+    assert ended["asked"].is_clean, ended["asked"].message
     assert (tmp_path / "d/checkpoints/last.ckpt").is_file()
-    assert ended["typed"].status == 130, ended["typed"].told
-    assert ended["typed"].is_clean, ended["typed"].told
+    assert ended["typed"].status == 130, ended["typed"].message
+    assert ended["typed"].is_clean, ended["typed"].message
     assert ended["typed"].line == "interrupted: the same command goes on from here"
     for walk in (new, typed):
         again = runner(*walk.words("predict"))
-        assert again.status == 0, again.told
+        assert again.status == 0, again.message
         assert walk.digests().items() <= whole.digests().items()
 
 
@@ -116,7 +116,7 @@ def test_a_lost_reader_of_data_is_told_of(runner, walked):
         "fit", "--data.num_workers=1", f"--trainer.default_root_dir={walked.folder}/w"
     )
     result = runner(*words, fault=AtCall(STEP, 2, Lose(f"{walked.folder}/pids")))
-    assert result.is_clean, result.told
+    assert result.is_clean, result.message
     assert result.status == 1
     assert "DataLoader worker" in result.line
     assert "the same command goes on from here" in result.line
