@@ -22,7 +22,7 @@ TEST = "coincide_pl.models.target:TargetModule.test_step"
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_path_with_a_line_and_nothing_lost(runner, whole, fresh, number):
     places = {
-        "predict": [("coincide_pl.data.records:_chunk", 1), (PREDICT, 4), ("os:pwrite", 3)],
+        "predict": [("coincide_pl.data.columns:_chunk", 1), (PREDICT, 4), ("os:pwrite", 3)],
         "select": [
             ("coincide_pl.selection.steps.cluster_order:ClusterOrder._read", 3),
             ("os:replace", 3),
@@ -106,7 +106,7 @@ class SmallDisk:
 @pytest.mark.parametrize(
     ("stage", "place", "size", "said"),
     [
-        ("predict", "coincide_pl.data.records:_chunk", 1000, ".arrow"),
+        ("predict", "coincide_pl.data.columns:_chunk", 1000, ".arrow"),
         ("predict", f"{STORE}:SignalsWriter.create", 3000, "signals"),
         ("predict", f"{STORE}:SignalsWriter.write", 3000, "activations.npy"),
         ("select", "coincide_pl.selection.selection:Selection.save", 1000, "selection.safetensors"),

@@ -18,7 +18,7 @@ OFTEN = (
 """What is kept now and then is kept at every chance."""
 KILLS = {
     "predict": [
-        AtCall("coincide_pl.data.records:_chunk"),  # while the records are read
+        AtCall("coincide_pl.data.columns:_chunk"),  # while the records are read
         AtCall("os:replace"),  # the records are written, and not yet in place
         AtCall("numpy.lib.format:open_memmap", after=True),  # arrays without a manifest
         AtCall("os:pwrite", 3),  # some rows of a batch
