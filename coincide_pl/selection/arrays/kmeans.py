@@ -35,12 +35,8 @@ from coincide_pl.selection.arrays.dtypes import ArrayLike, Arrays, Floats, Ints
 from coincide_pl.selection.arrays.exact import unit_centroids
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
 from coincide_pl.selection.arrays.sketch import sketch
+from coincide_pl.selection.arrays.with_faiss import load_faiss
 from coincide_pl.selection.cache import KEEP_EVERY, Checkpointer
-
-with contextlib.redirect_stdout(
-    io.StringIO()
-):  # it prints that scipy is not there; not needed here
-    from faiss.contrib.clustering import kmeans as faiss_kmeans
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +210,7 @@ def lloyd(rows: Rows, num_clusters: int, config: KMeansConfig) -> tuple[Floats, 
         centroids = np.empty((num_clusters, rows.width))
         centroids[order] = train.gather(first[order])
         begin = 0
+    lloyd_steps = load_faiss().contrib.clustering.kmeans
     saved = time.monotonic()
     for iteration in track(
         range(begin, config.num_iterations),
@@ -224,7 +221,7 @@ def lloyd(rows: Rows, num_clusters: int, config: KMeansConfig) -> tuple[Floats, 
     ):
         assigner.centroids = centroids
         with contextlib.redirect_stdout(io.StringIO()):
-            centroids, (stats,) = faiss_kmeans(
+            centroids, (stats,) = lloyd_steps(
                 num_clusters,
                 assigner,
                 niter=1,

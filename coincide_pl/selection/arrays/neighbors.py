@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 import torch
 
 from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, Ints
 from coincide_pl.selection.arrays.rows import Rows
+from coincide_pl.selection.arrays.with_faiss import load_faiss
+
+if TYPE_CHECKING:
+    import faiss
 
 EXACT_BELOW = 50_000
 """Pools from this size on are searched approximately, unless a method is told another number."""
@@ -68,7 +72,7 @@ def nearest_neighbors(
     k = min(k, n - 1)
     index: faiss.Index
     if n < exact_below:
-        index = faiss.IndexFlatL2(width)
+        index = load_faiss().IndexFlatL2(width)
         for part in features.float_spans():
             index.add(features.floats(part, normalize))
         project = None
@@ -106,6 +110,7 @@ def _measured(
 
 def _index(features: Rows, normalize: bool, seed: int) -> tuple[faiss.Index, faiss.PCAMatrix]:
     """An index of inverted lists over all rows, and what projects rows for it."""
+    library = load_faiss()
     n, width = len(features), features.width
     kept = min(WIDTH, width)
     num_lists = max(1, int(4 * math.sqrt(n)))
@@ -114,11 +119,11 @@ def _index(features: Rows, normalize: bool, seed: int) -> tuple[faiss.Index, fai
     def sample(size: int) -> Ints:
         return np.sort(random.choice(n, min(size, n), replace=False))
 
-    project = faiss.PCAMatrix(width, kept)
+    project = library.PCAMatrix(width, kept)
     project.train(features.floats(sample(max(FOR_COMPONENTS, width)), normalize))
-    quantizer = faiss.IndexFlatL2(kept)
-    index = faiss.IndexIVFScalarQuantizer(
-        quantizer, kept, num_lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2
+    quantizer = library.IndexFlatL2(kept)
+    index = library.IndexIVFScalarQuantizer(
+        quantizer, kept, num_lists, library.ScalarQuantizer.QT_fp16, library.METRIC_L2
     )
     index.nprobe = min(PROBES, num_lists)
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, PER_LIST
