@@ -213,7 +213,7 @@ class InstructionData(lightning.LightningDataModule):
             fingerprints["signals"] = " + ".join(map(self._noted, used))
         signals = Signals(used)
         num_layers = None
-        if "activations" in signals:
+        if "activations" in needed & set(signals):
             store, name = signals.holder("activations")
             num_layers = len(store.manifest.signals[name].arguments["layers"])
         return Pool(

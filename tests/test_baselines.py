@@ -90,7 +90,7 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
         *(f"--data.signals=[{signals},{signals}]", f"--trainer.default_root_dir={tmp_path}/x"),
     )
     assert status == 1
-    assert f"is in {signals} and in {signals}; name one of them" in told
+    assert f"'el2n' is in {signals}/el2n and in {signals}/el2n; name one of them" in told
 
 
 def test_a_signal_that_is_not_there_names_its_command(command, options, tiny, tmp_path):

@@ -388,6 +388,9 @@ class Signals(Mapping[str, np.ndarray]):
         store, name = self.holder(kind)
         return store[name]
 
+    def __contains__(self, kind: object) -> bool:
+        return kind in self._found
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)
 
