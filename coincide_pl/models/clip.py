@@ -135,9 +135,11 @@ class CLIPModule(lightning.LightningModule):
         """
         model: Any = self.model
         ids, mask = batch.input_ids, batch.attention_mask
+        inputs = {"input_ids": ids, "attention_mask": mask}
         if model.config.model_type.startswith("siglip"):
             pad = self.processor.tokenizer.pad_token_id
             short = self.text_length - ids.shape[1]
             ids = F.pad(ids.masked_fill(mask == 0, pad), (0, short), value=pad)
-            return model.get_text_features(input_ids=ids).pooler_output.float()
-        return model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output.float()
+            inputs = {"input_ids": ids}
+        texts: Tensor = model.get_text_features(**inputs).pooler_output.float()
+        return texts

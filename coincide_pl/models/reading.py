@@ -79,7 +79,7 @@ def read(model: nn.Module, readings: Sequence[Reading], inputs: dict[str, Any]) 
     return [found[reading] for reading in readings]
 
 
-def _first(output: Any) -> Tensor:
+def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """What a module puts out; some add to it what they have no other way to hand on."""
     return output[0] if isinstance(output, tuple) else output
 

@@ -69,7 +69,8 @@ class SelfFilterModule(TargetModule):
         """The net's outputs float32 [B] for some records."""
         assert self.score_net is not None
         parts = [torch.from_numpy(part[rows].astype(np.float32)) for part in self.embeddings]
-        return self.score_net(torch.cat(parts, 1).to(self.device))[:, 0]
+        scores: Tensor = self.score_net(torch.cat(parts, 1).to(self.device))[:, 0]
+        return scores
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's samples' losses, weighted by the softmax of their scores."""

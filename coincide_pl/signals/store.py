@@ -330,7 +330,8 @@ class SignalsStore(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.manifest.signals:
             raise KeyError(name)
-        return np.load(_array(self.directory, name), mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(_array(self.directory, name), mmap_mode="r", allow_pickle=False)
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.manifest.signals)
