@@ -86,6 +86,7 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
     size = selection.pool_size
     made_from = {"data": selection.made_from["data"]}
     Selection(np.arange(size), size, everything, made_from).save(whole / "selection.safetensors")
+    (whole / "inputs.json").unlink()  # it notes the selection that was trained on
     status, out, message = command("compare", run, whole, f"--output={tmp_path}/comparison")
     assert status == 0, message
     assert "relative" in out
@@ -102,6 +103,8 @@ def test_the_whole_path(command, tiny, llava, tmp_path):
         "model": config["fingerprints"]["model"],
     }
     noted = json.loads((run / "inputs.json").read_text())
+    assert noted.pop("trained") == results["model"]
+    assert noted.pop("selection") == selection.fingerprint
     assert config["inputs"] == noted
     assert noted == {
         "model": config["fingerprints"]["model"],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coincide_pl.errors import CoincideError
+from coincide_pl.evaluation.inputs import Inputs
 from coincide_pl.files import reading, write_text
 
 RESULTS = "results.json"
@@ -49,13 +50,23 @@ class Results:
         """Read them from a run's directory.
 
         Raises:
-            CoincideError: there are none, or they are damaged.
+            CoincideError: there are none, they are damaged, or they are of other weights than those
+                that the run's fit has left.
         """
         path = Path(directory) / RESULTS
         if not path.is_file():
             raise CoincideError(f"{path}: no results; run `coincide test` for it")
         with reading(path, "run `coincide test` again"):
-            return cls.of(json.loads(path.read_text()))
+            results = cls.of(json.loads(path.read_text()))
+        fitted = Inputs.load(Path(directory))
+        if fitted is not None and results.model and fitted.trained != "unknown":
+            if fitted.trained is None:
+                raise CoincideError(f"{path}: its fit has begun again; end it, and test again")
+            if fitted.trained != results.model:
+                raise CoincideError(
+                    f"{path}: of other weights than the fit has left; run `coincide test` again"
+                )
+        return results
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Results:

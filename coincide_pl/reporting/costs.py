@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from coincide_pl.evaluation.inputs import Inputs
 from coincide_pl.reporting.config import Config, option, read_config, stores
-from coincide_pl.reporting.inputs import Inputs
 from coincide_pl.reporting.stages import STAGES, stage_seconds
 from coincide_pl.selection import Selection
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from coincide_pl.errors import CoincideError
+from coincide_pl.evaluation.inputs import Inputs
 from coincide_pl.evaluation.results import ANSWERS, RESULTS, Results
 from coincide_pl.files import reading
 from coincide_pl.reporting.bootstrap import Correct
 from coincide_pl.reporting.config import Config, leaves, option, read_config, stores
 from coincide_pl.reporting.costs import Costs, costs, selection_file
-from coincide_pl.reporting.inputs import Inputs
 from coincide_pl.reporting.lmms_results import FOLDER, lmms_results
 from coincide_pl.reporting.stages import STAGES
 from coincide_pl.selection import Selection
@@ -80,8 +80,10 @@ class FinishedRun:
         folder = Path(directory)
         results = _results(folder)
         config = read_config(folder / "fit.yaml")
-        chosen = Selection.load(selection_file(folder, config))
-        noted = Inputs.load(folder)
+        file = selection_file(folder, config)
+        chosen, noted = Selection.load(file), Inputs.load(folder)
+        if noted and noted.selection and noted.selection != chosen.fingerprint:
+            raise CoincideError(f"{file}: not what was trained on; run `coincide fit` again")
         return cls.of(
             folder,
             folder / ANSWERS,

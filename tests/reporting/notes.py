@@ -3,9 +3,9 @@
 import json
 
 
-def inputs_of(folder, signals, start="m"):
+def inputs_of(folder, signals, start="m", **trained):
     """Writes `inputs.json`."""
-    (folder / "inputs.json").write_text(json.dumps({"model": start, "signals": signals}))
+    (folder / "inputs.json").write_text(json.dumps({"model": start, "signals": signals, **trained}))
 
 
 def stages_of(folder, stages):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ import yaml
 from notes import inputs_of, stages_of
 
 from coincide_pl.errors import CoincideError
+from coincide_pl.evaluation.evaluate import relative_performance
 from coincide_pl.reporting.compare import compare, load, unknown
 from coincide_pl.reporting.rows import compared
 from coincide_pl.reporting.runs import FinishedRun
 from coincide_pl.reporting.stages import stage_seconds, timed
+from coincide_pl.selection import Selection
 
 
 def answers(**shares):
@@ -252,3 +255,34 @@ def test_stages_are_timed_whether_they_end_or_not(tmp_path):
     first, second = map(json.loads, (tmp_path / "stages.jsonl").read_text().splitlines())
     assert (first["finished"], second["finished"]) == (False, True)
     assert stage_seconds(tmp_path)["fit"] == pytest.approx(first["seconds"] + second["seconds"])
+
+
+def test_scores_of_a_run_that_was_fitted_again_are_not_shown(finished, tmp_path):
+    """They were measured on other weights."""
+    runs = [
+        finished("all", "All", answers(a=80), [("fit", 9)], fraction=1),
+        finished("random", "Random", answers(a=60), [("fit", 2)], model="old"),
+    ]
+    inputs_of(tmp_path / "random", {}, trained="old")
+    assert [row.name for row in compared(load(runs)[0])] == ["Random 20 %", "All"]
+    for trained, why in (
+        ("new", "of other weights than the fit has left; run `coincide test` again"),
+        (None, "its fit has begun again; end it, and test again"),
+    ):
+        inputs_of(tmp_path / "random", {}, trained=trained)
+        found, left_out = load(runs)
+        assert [run.selector for run in found] == ["All"]
+        assert left_out == [f"{tmp_path}/random/results.json: {why}"]
+        with pytest.raises(CoincideError, match=r"its fit|of other weights"):
+            relative_performance({"a": 0.1}, tmp_path / "random", "q")
+
+
+def test_a_run_whose_selection_was_made_again_is_not_shown(finished, tmp_path):
+    """Its scores are of a model that was trained on other samples."""
+    run = finished("random", "Random", answers(a=60), [("fit", 2)])
+    chosen = Selection.load(tmp_path / "random/selection.safetensors")
+    inputs_of(tmp_path / "random", {}, selection=chosen.fingerprint)
+    assert FinishedRun.load(run).fraction == 0.2
+    replace(chosen, indices=chosen.indices[:9]).save(tmp_path / "random/selection.safetensors")
+    with pytest.raises(CoincideError, match=r"selection\.safetensors: not what was trained on"):
+        FinishedRun.load(run)

@@ -20,9 +20,9 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from coincide_pl.data.served import served
 from coincide_pl.datamodule import InstructionData
 from coincide_pl.errors import CoincideError
+from coincide_pl.evaluation.inputs import Inputs
 from coincide_pl.evaluation.results import ANSWERS, RESULTS
 from coincide_pl.files import run_directory, write_text
-from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.reporting.config import read_config
 from coincide_pl.reporting.costs import costs
 from coincide_pl.reporting.note_inputs import inputs_of
@@ -64,7 +64,9 @@ class LogToWandb(lightning.Callback):
         if logger is None:
             return
         run = logger.experiment
-        run.config.update({"inputs": asdict(inputs_of(trainer, pl_module))}, allow_val_change=True)
+        read = inputs_of(trainer, pl_module)
+        inputs = {"model": read.model, "signals": read.signals}
+        run.config.update({"inputs": inputs}, allow_val_change=True)
         data = served(trainer)
         if not isinstance(data, InstructionData) or data.selection is None:
             return
@@ -89,9 +91,9 @@ class LogToWandb(lightning.Callback):
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Logs the fingerprint of the model that the fit has left, for its tests to be found."""
         logger = wandb_logger(trainer)
-        left = Path(trainer.default_root_dir) / "model"
-        if logger is not None and left.is_dir():
-            logger.experiment.summary["trained"] = checkpoint_fingerprint(str(left))
+        fitted = Inputs.load(Path(trainer.default_root_dir))
+        if logger is not None and fitted is not None and fitted.trained is not None:
+            logger.experiment.summary["trained"] = fitted.trained
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Logs the scores as a table, with what they were scored on, and each answer's worth."""

@@ -1,4 +1,4 @@
-"""What a fit starts from and reads, noted in `inputs.json` of its run's directory."""
+"""What a fit starts from, reads and leaves, noted in `inputs.json` of its run's directory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ INPUTS = "inputs.json"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a fit starts from and reads.
+    """What a fit starts from, reads and leaves.
 
     Attributes:
         model: fingerprint of the checkpoint that it starts from, if known.
         signals: fingerprints of the stores that its selector and its model read, by directory.
+        selection: fingerprint of the selection that it is trained on, if there is one.
+        trained: fingerprint of the checkpoint that it has left; None until its end, `unknown` for
+            a fit from before this was noted.
     """
 
     model: str | None
     signals: dict[str, str] = field(default_factory=dict)
+    selection: str | None = None
+    trained: str | None = None
 
     def save(self, directory: Path) -> None:
         """Write them in a run's directory."""
@@ -39,4 +44,6 @@ class Inputs:
             return None
         with reading(path, "run `coincide fit` again"):
             content = json.loads(path.read_text())
-            return cls(content["model"], dict(content["signals"]))
+            signals = {str(store): str(digest) for store, digest in content["signals"].items()}
+            chosen, trained = content.get("selection"), content.get("trained", "unknown")
+            return cls(content["model"], signals, chosen, trained)
