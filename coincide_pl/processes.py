@@ -13,6 +13,7 @@ import torch
 from torch import distributed
 
 from coincide_pl.errors import CoincideError, SelectionError
+from coincide_pl.interruption import interruption
 
 T = TypeVar("T")
 
@@ -43,7 +44,8 @@ def summed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The sum over all processes; exact, so in any order."""
     if group_size()[0] > 1:
         total = torch.from_numpy(array).to(exchange_device())
-        distributed.all_reduce(total)
+        with interruption.waiting():
+            distributed.all_reduce(total)
         array = total.cpu().numpy()
     return array
 
@@ -55,7 +57,8 @@ def gathered(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     parts: list[npt.NDArray[Any]] = []
     for source, share in enumerate(shares(len(array))):
         part = torch.from_numpy(np.ascontiguousarray(array[share])).to(exchange_device())
-        distributed.broadcast(part, source)
+        with interruption.waiting():
+            distributed.broadcast(part, source)
         parts.append(part.cpu().numpy())
     return np.concatenate(parts)
 
@@ -77,7 +80,8 @@ def refuse(bad: int) -> None:
     """
     if group_size()[0] > 1:
         worst = torch.tensor([bad], device=exchange_device())
-        distributed.all_reduce(worst, distributed.ReduceOp.MAX)
+        with interruption.waiting():
+            distributed.all_reduce(worst, distributed.ReduceOp.MAX)
         bad = int(worst)
     if bad >= 0:
         error = SelectionError(f"the features of record {bad} hold NaN or infinity")
@@ -107,7 +111,8 @@ def on_first_process(action: Callable[[], T]) -> T:
             except CoincideError as caught:
                 error = caught
         outcome: list[Any] = [error, result]
-        distributed.broadcast_object_list(outcome, 0, group=patient)
+        with interruption.waiting():
+            distributed.broadcast_object_list(outcome, 0, group=patient)
     finally:
         distributed.destroy_process_group(patient)
     error, result = outcome

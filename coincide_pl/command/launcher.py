@@ -8,15 +8,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 from coincide_pl.command.lightning_internals import ScriptLauncher
 from coincide_pl.command.main import PATIENCE
-from coincide_pl.errors import ProcessError
+from coincide_pl.errors import ConfigError, ProcessError
+from coincide_pl.interruption import interruption
 
 EVERY = 0.5
 """Seconds between two looks at the other processes."""
@@ -89,6 +95,59 @@ class Launcher(ScriptLauncher):
         for process in self.procs:
             process.kill()
         os._exit(1)
+
+
+@contextmanager
+def meeting(environment: ClusterEnvironment, num_processes: int) -> Iterator[None]:
+    """Lets a signal end the wait for the other processes of a run, and says what is waited for.
+
+    Args:
+        environment: knows where the processes meet, and who starts them.
+        num_processes: of the run, on all machines.
+    """
+    place = f"{environment.main_address}:{environment.main_port}"
+    if not environment.creates_processes_externally:
+        advice = "this one has started them"
+    elif isinstance(environment, SLURMEnvironment):
+        advice = (
+            "SLURM's variables say that srun starts them; unset SLURM_NTASKS to start one alone"
+        )
+    elif isinstance(environment, TorchElasticEnvironment):
+        advice = "torchrun starts them"
+    else:
+        advice = "start the same command on every machine, each with its NODE_RANK"
+    line = f"waiting for {num_processes - 1} other processes at {place}: {advice}\n"
+    timer = threading.Timer(PATIENCE, lambda: sys.stderr.write(line))
+    timer.daemon = True
+    timer.start()
+    try:
+        with interruption.waiting():
+            yield
+    finally:
+        timer.cancel()
+
+
+def check_started(world_size: int) -> None:
+    """Refuses a run of which somebody has started more processes than it has.
+
+    Args:
+        world_size: processes that the trainer's options make.
+
+    Raises:
+        ConfigError: each process would do the whole run.
+    """
+    for starter, variable in {"torchrun": "WORLD_SIZE", "srun": "SLURM_STEP_NUM_TASKS"}.items():
+        if starter == "torchrun" and not TorchElasticEnvironment.detect():
+            continue
+        started = int(os.environ.get(variable) or 1)
+        if started not in (1, world_size):
+            error = ConfigError(
+                f"trainer.devices: {starter} has started {started} processes, but the trainer's "
+                f"options make {world_size}, so that each would do the whole run; set "
+                "trainer.devices to the processes of a machine, and trainer.strategy=ddp"
+            )
+            error.shared = True
+            raise error
 
 
 def share_cores(num_processes: int) -> None:

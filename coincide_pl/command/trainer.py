@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 
 from coincide_pl.callbacks import EndBetweenBatches
 from coincide_pl.command import lightning_internals as internals
-from coincide_pl.command.launcher import Launcher
+from coincide_pl.command.launcher import Launcher, check_started, meeting
 from coincide_pl.datamodule import InstructionData
 from coincide_pl.models.checkpoint import Checkpoints
 
@@ -27,6 +27,18 @@ class Trainer(lightning.Trainer):
             self.strategy.checkpoint_io = Checkpoints()
         self.callbacks.insert(0, EndBetweenBatches())  # type: ignore[attr-defined]
         internals.ignore_sigterm(self)  # the command has its own ways to end
+        check_started(self.world_size)
+        self._meet = self.strategy.setup_environment
+        self.strategy.setup_environment = self._setup_environment  # type: ignore[method-assign]
+
+    def _setup_environment(self) -> None:
+        """Meets the other processes of the run, where there are some."""
+        environment = getattr(self.strategy, "cluster_environment", None)
+        if self.world_size == 1 or environment is None:
+            self._meet()
+            return
+        with meeting(environment, self.world_size):
+            self._meet()
 
     def select(self, model: None = None, *, datamodule: InstructionData) -> None:
         """Chooses training data from signals and writes the selection file.
