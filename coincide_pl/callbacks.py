@@ -61,12 +61,26 @@ class WarnTruncated(lightning.Callback):
 class EndBetweenBatches(lightning.Callback):
     """Lets a batch come to its end, with all that is written of it, before the command ends."""
 
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Ends the command, if it is asked to, before an optimizer step's first batch only.
+
+        Gradients of a part of a step are in no checkpoint.
+        """
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            interruption.check()
+        interruption.batches(True)
+
     def _begin(self, *args: object, **kwargs: object) -> None:
         interruption.check()
         interruption.batches(True)
 
-    on_train_batch_start = on_validation_batch_start = _begin
-    on_test_batch_start = on_predict_batch_start = _begin
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = _begin
 
     def _end(self, *args: object, **kwargs: object) -> None:
         interruption.batches(False)

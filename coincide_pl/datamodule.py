@@ -285,7 +285,14 @@ class InstructionData(lightning.LightningDataModule):
                 rows=rows,
             )
 
-        return self._loader(self.records, plan, even=True)
+        assert self.trainer is not None
+        return self._loader(
+            self.records,
+            plan,
+            even=True,
+            batches_per_step=self.trainer.accumulate_grad_batches,
+            limit=self.trainer.limit_train_batches,
+        )
 
     def val_dataloader(self) -> BatchLoader:
         """All validation rows."""
@@ -317,7 +324,13 @@ class InstructionData(lightning.LightningDataModule):
         return expected_lengths(records, self.encoder, self.max_length)
 
     def _loader(
-        self, records: Records, plan: Callable[[int], Plan], even: bool, prompts: bool = False
+        self,
+        records: Records,
+        plan: Callable[[int], Plan],
+        even: bool,
+        prompts: bool = False,
+        batches_per_step: int = 1,
+        limit: int | float = 1.0,
     ) -> BatchLoader:
         trainer = self.trainer
         assert trainer is not None
@@ -331,6 +344,8 @@ class InstructionData(lightning.LightningDataModule):
                 text_only=getattr(trainer.lightning_module, "text_only", False),
             ),
             BatchSampler(plan, trainer.global_rank, trainer.world_size, even),
+            batches_per_step,
+            limit,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,

@@ -1,5 +1,6 @@
 """Lost if these fail: the same result from two processes as from one, and from two starts."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from coincide_pl.interruption import interruption
 from coincide_pl.models import LastCheckpoint, TargetModule, checkpoint
 from coincide_pl.models.tiny import tiny_llava
 from coincide_pl.signals import SignalsStore
@@ -225,6 +227,70 @@ def test_no_row_is_left_out_where_a_second_process_comes_in(llava, tiny, tmp_pat
         "the number of processes (trainer.devices times num_nodes) was 1, and now is 2" in message
     )
     assert message.count("error: ") == 1
+
+
+def step_of(folder, tiny, name):
+    """The change of all weights that one fit has brought."""
+    start, end = (load_file(f"{p}/model.safetensors") for p in (tiny, folder / name / "model"))
+    return torch.cat([(end[key] - start[key]).flatten().double() for key in sorted(start)])
+
+
+def test_each_token_counts_the_same_in_a_step(command, llava, tiny, tmp_path):
+    """Or a short answer's token counts more than a long one's, by how batches are cut."""
+    items = json.loads(llava.read_text())
+    chosen = [item for item in items if "image" in item][:8]
+    for number, item in enumerate(chosen):
+        del item["conversations"][2:]
+        item["conversations"][1]["value"] = "red " * 4**number if number < 4 else "no"
+    llava.write_text(json.dumps(chosen))
+    words = (
+        *("--model=TargetModule", f"--model.pretrained={tiny}", "--model.optimizer=SGD"),
+        *("--model.optimizer.lr=1", "--trainer.max_epochs=1", *options(llava, tmp_path)),
+    )
+    cut = ("--data.batch_size=2", "--trainer.accumulate_grad_batches=4")
+    for name, more in {
+        "whole": (),
+        "cut": cut,
+        "old": (*cut, "--model.loss_average=batch"),
+    }.items():
+        place = f"--trainer.default_root_dir={tmp_path}/{name}"
+        status, _, message = command("fit", *words, *more, place)
+        assert status == 0, message
+    place = f"--trainer.default_root_dir={tmp_path}/two"
+    cut = ("--data.batch_size=2", "--trainer.accumulate_grad_batches=2", *TWO)
+    status, message = coincide("fit", *words, *cut, place)
+    assert status == 0, message
+    whole = step_of(tmp_path, tiny, "whole")
+    for name in ("cut", "two"):
+        other = step_of(tmp_path, tiny, name)
+        assert float(torch.cosine_similarity(whole, other, 0)) == pytest.approx(1, abs=1e-5)
+        assert float(other.norm() / whole.norm()) == pytest.approx(1, abs=1e-4)
+    old = step_of(tmp_path, tiny, "old")
+    assert float(torch.cosine_similarity(whole, old, 0)) < 0.95
+
+
+def test_a_stopped_fit_has_whole_steps_only(command, llava, tiny, tmp_path, monkeypatch):
+    """Or the gradients of some batches are lost, and their rows count as trained on."""
+    monkeypatch.setattr(checkpoint, "SECONDS", 1e-9)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
+    step, seen = TargetModule.training_step, []
+
+    def watched(self, batch, batch_idx):
+        seen.append(batch_idx)
+        if len(seen) == 6:
+            interruption.asked = signal.SIGTERM
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(TargetModule, "training_step", watched)
+    words = (
+        *("fit", "--config", ROOT / "configs/models/target.yaml", f"--model.pretrained={tiny}"),
+        *("--config", ROOT / "configs/trainers/one_epoch.yaml"),
+        *options(llava, tmp_path, f"--trainer.default_root_dir={tmp_path}/run"),
+        "--trainer.accumulate_grad_batches=4",
+    )
+    assert command(*words)[0] == 128 + signal.SIGTERM
+    assert command(*words)[0] == 0
+    assert seen == list(range(9))  # 7 batches with images and 2 without
 
 
 def test_checkpoints_take_a_small_share_of_the_time(tmp_path):

@@ -52,6 +52,8 @@ class Batch:
             on the left, or do not have one image each.
         prefix_lengths: int64 [U], tokens of the distinct beginnings.
         text_only: the same conversations without their images, where this is wanted.
+        step_targets: tokens that are trained in all batches which this process accumulates into
+            one optimizer step, where the loader says so.
     """
 
     rows: Tensor
@@ -77,6 +79,7 @@ class Batch:
     prefix: Tensor | None
     prefix_lengths: Tensor | None
     text_only: Batch | None = None
+    step_targets: int | None = None
 
 
 class EncodedBatches(Dataset[Batch]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -20,15 +21,27 @@ class BatchLoader:
     batch_sampler = None
     """Lightning looks for it wherever there is a `sampler`."""
 
-    def __init__(self, dataset: EncodedBatches, sampler: BatchSampler, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dataset: EncodedBatches,
+        sampler: BatchSampler,
+        batches_per_step: int = 1,
+        limit: int | float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         """Makes the `DataLoader`, to which batches come ready from the dataset.
 
         Args:
             dataset: maps a list of rows to a batch.
             sampler: gives lists of rows.
+            batches_per_step: batches that are accumulated into one optimizer step; as many are
+                read ahead, so that each batch can tell how many tokens its step trains on.
+            limit: batches of an epoch that are used, as a number or a share, as a trainer's
+                `limit_train_batches`; the last step ends there.
             kwargs: further arguments of `torch.utils.data.DataLoader`.
         """
         self.sampler = sampler
+        self.batches_per_step, self.limit = batches_per_step, limit
         self.batches = 0
         self._loader = DataLoader(dataset, batch_size=None, sampler=sampler, **kwargs)
 
@@ -39,9 +52,18 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches of an epoch that are still to come."""
         self.batches = self.sampler.skip
-        for batch in self._loader:
-            self.batches += 1
-            yield batch
+        end = self.limit if isinstance(self.limit, int) else int(len(self) * self.limit)
+        loaded = iter(self._loader)
+        while self.batches < end:
+            left = self.batches_per_step - self.batches % self.batches_per_step
+            step = list(islice(loaded, min(left, end - self.batches)))
+            if not step:
+                return
+            trained = sum(len(batch.targets) for batch in step)
+            for batch in step:
+                batch.step_targets = trained
+                self.batches += 1
+                yield batch
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the epoch have been given; 0 at its end."""

@@ -77,7 +77,12 @@ class LastCheckpoint(ModelCheckpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Saves when it is time, and at once where the command is about to end."""
+        """Saves when it is time, and at once where the command is about to end.
+
+        Only after a whole optimizer step: gradients of a part of one are in no checkpoint.
+        """
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+            return
         if interruption.asked is not None:
             self._train_time_interval = timedelta(0)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

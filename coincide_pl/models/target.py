@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -56,6 +56,7 @@ class TargetModule(lightning.LightningModule):
         gradient_checkpointing: bool = False,
         compile_layers: bool = False,
         parts: dict[str, str] | None = None,
+        loss_average: Literal["step", "batch"] = "step",
         max_new_tokens: int = 32,
         dtype: DType = "float32",
         attn_implementation: str = "sdpa",
@@ -76,6 +77,9 @@ class TargetModule(lightning.LightningModule):
             compile_layers: whether each decoder layer is compiled with `torch.compile`.
             parts: paths of parts that are not found by themselves, by the names `vision_tower`,
                 `projector`, `language_model` and `decoder_layers`.
+            loss_average: what the loss is a mean over: the labeled tokens of an optimizer step, in
+                all its batches and processes, so that each token counts the same; or those of a
+                batch, and then the batches and processes, whatever they hold.
             max_new_tokens: tokens of a generated answer at most.
             dtype: floating-point type in which the weights are held; mixed precision is
                 `trainer.precision`.
@@ -93,6 +97,8 @@ class TargetModule(lightning.LightningModule):
         self.compile_layers = compile_layers
         self.parts = parts or {}
         check_parts(self.parts)
+        self.loss_average = loss_average
+        self._step: Tensor | None = None
         self.max_new_tokens = max_new_tokens
         self.weights_dtype: DType = dtype
         self.attn_implementation = attn_implementation
@@ -156,6 +162,7 @@ class TargetModule(lightning.LightningModule):
                 "model.freeze": sorted(self.freeze_parts),
                 "model.learning_rates": dict(sorted(self.learning_rates.items())),
                 "model.lora": None if self.lora is None else asdict(self.lora),
+                "model.loss_average": self.loss_average,
                 "model.dtype": self.weights_dtype,
                 "trainer.precision": trainer.precision,
                 "trainer.gradient_clip_val": trainer.gradient_clip_val,
@@ -209,14 +216,29 @@ class TargetModule(lightning.LightningModule):
         return possible(logits.float(), self.model), batch.targets
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the labeled tokens; 0 where there are none."""
+        """Cross-entropy, so scaled that each labeled token has the same share in the step."""
         logits, labels = self(batch)
-        loss = F.cross_entropy(logits, labels, reduction="sum") / max(1, len(labels))
+        total = F.cross_entropy(logits, labels, reduction="sum")
+        loss = total / max(1, len(labels))
         self.train_accuracy(logits.detach().argmax(-1) == labels)
         rows = len(batch.rows)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=rows)
         self.log("train/token_accuracy", self.train_accuracy, prog_bar=True, batch_size=rows)
-        return loss
+        if self.loss_average == "batch":
+            return loss
+        # The trainer divides by the batches of a step, the strategy by the processes.
+        batches = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return total * batches / self._step_targets(batch, batch_idx)
+
+    def _step_targets(self, batch: Batch, batch_idx: int) -> int | Tensor:
+        """The labeled tokens of an optimizer step, of all its batches and processes; at least 1."""
+        own = len(batch.targets) if batch.step_targets is None else batch.step_targets
+        if self.trainer.world_size == 1:
+            return max(1, own)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0 or self._step is None:
+            count = torch.tensor(own, device=self.device)
+            self._step = self.trainer.strategy.reduce(count, reduce_op="sum").clamp(min=1)
+        return self._step
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss per labeled token, and token accuracy."""
