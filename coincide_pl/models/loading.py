@@ -15,6 +15,9 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from coincide_pl.errors import ModelError
 from coincide_pl.files import beside
+from coincide_pl.models.spellings import write_older
+
+log = logging.getLogger(__name__)
 
 DType = Literal["float32", "bfloat16", "float16"]
 """Floating-point types that weights are held in, by torch's names."""
@@ -138,6 +141,8 @@ def save_checkpoint(directory: str | Path, *parts: Saves) -> None:
     with beside(directory) as aside:
         for part in parts:
             part.save_pretrained(aside)
+        if (aside / "config.json").is_file() and not write_older(aside):
+            log.warning("%s: load it with transformers>=5 only; version 4 misreads it", directory)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from coincide_pl.models import ReferenceModule, TargetModule
 from coincide_pl.models.conversion.convert import convert
 from coincide_pl.models.conversion.llava_checkpoints import read_weights
 from coincide_pl.models.loading import load_model
+from coincide_pl.models.parts import layer_part
 from coincide_pl.models.processors import load_processor
 
 PARITY = Path(__file__).parents[1] / "data" / "parity"
@@ -135,9 +136,9 @@ def test_a_phi_text_model(tmp_path):
     with torch.no_grad():
         ours = load_model(str(tmp_path / "out")).eval()(input_ids=ids).logits
         torch.testing.assert_close(ours[..., :1400], phi(input_ids=ids).logits)
-    module = ReferenceModule(str(tmp_path / "out"), [0, 1])
-    module.configure_model()
-    assert module.projections[0] is module.model.model.language_model.layers[0].self_attn.dense
+    model = load_model(str(tmp_path / "out"))
+    found = layer_part(model, "attention_output", 0)
+    assert found is model.model.language_model.layers[0].self_attn.dense
 
 
 def test_adapters_alone(llava15, tmp_path):
