@@ -180,7 +180,7 @@ class InstructionData(lightning.LightningDataModule):
         """The selection asked for: the file's, where it has it already, or else a new one."""
         path, selector = self.selection_file, self.selector
         if selector is None:
-            on_first_process(lambda: check_given(path, self.records.fingerprint))
+            on_first_process(lambda: check_given(path, self.records.fingerprint, len(self.records)))
             return Selection.load(path)
         count = target_count(self.fraction, len(self.records))
         if not on_first_process(lambda: is_as_asked(path, selector, self._pool(selector), count)):

@@ -48,7 +48,7 @@ class Origin:
         chosen = Selection.load(place)
         config = run_config_of(place, run_config)
         reader, records = data_of(config)
-        if chosen.made_from.get("data") != records.fingerprint:
+        if (chosen.made_from.get("data"), chosen.pool_size) != (records.fingerprint, len(records)):
             raise CoincideError(f"{place}: was made from other data than the config's")
         return cls(place, chosen, config, reader, records)
 

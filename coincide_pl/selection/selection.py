@@ -76,7 +76,8 @@ class Selection:
         """Reads a selection file.
 
         Raises:
-            SelectionError: it is missing, no selection, truncated or changed.
+            SelectionError: it is missing, no selection, truncated or changed, or holds rows that
+                repeat or that its pool does not have.
         """
         if not Path(path).is_file():
             raise SelectionError(f"{path}: no such selection file")
@@ -102,7 +103,22 @@ class Selection:
             raise SelectionError(f"{path}: not a selection file, or a damaged one") from error
         if not whole:
             raise SelectionError(f"{path}: changed since it was written; select again")
+        if fault := selection._fault():
+            raise SelectionError(f"{path}: {fault}; select again")
         return selection
+
+    def _fault(self) -> str | None:
+        """What makes it no selection of its pool, if anything."""
+        rows, pool = self.indices, self.pool_size
+        if rows.ndim != 1 or not len(rows):
+            return "it holds no rows"
+        if rows.min() < 0 or rows.max() >= pool:
+            return f"it holds a row that is not among those from 0 to {pool - 1}"
+        if len(np.unique(rows)) < len(rows):
+            return "it holds a row twice"
+        if self.labels is not None and self.labels.shape != (pool,):
+            return f"it has labels for {len(self.labels)} rows of {pool}"
+        return None
 
     def _arrays(self) -> Arrays:
         named = {f"clusters.{name}": values for name, values in self.clusters.items()}

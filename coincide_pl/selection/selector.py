@@ -102,11 +102,14 @@ class Selector(ABC):
         if absent:
             raise SelectionError(missing(type(self).__name__, absent))
         for name in map(name_of, self.signals):
-            if len(pool.signals[name]) != len(pool):
+            values = pool.signals[name]
+            if len(values) != len(pool):
                 raise SelectionError(
-                    f"signal {name!r} has {len(pool.signals[name])} rows, "
-                    f"but there are {len(pool)} records"
+                    f"signal {name!r} has {len(values)} rows, but there are {len(pool)} records"
                 )
+            if values.ndim == 1 and not np.isfinite(values).all():
+                bad = np.argmin(np.isfinite(values))
+                raise SelectionError(f"signal {name!r} of record {bad} is NaN or infinite")
         picks = self.pick(pool, count)
         indices = np.asarray(picks.indices, np.int64)
         whole = len(np.unique(indices)) == count == len(indices)

@@ -13,17 +13,19 @@ from coincide_pl.selection.selector import Pool, Selector
 log = logging.getLogger(__name__)
 
 
-def check_given(path: Path, data: str) -> None:
+def check_given(path: Path, data: str, num_rows: int) -> None:
     """Refuses a selection file, given by name without a selector, that is of other data.
 
     Args:
         path: the file.
         data: fingerprint of the records that it must choose from.
+        num_rows: how many records these are.
 
     Raises:
         SelectionError: it is missing, damaged, or was made from other data.
     """
-    if Selection.load(path).made_from.get("data") != data:
+    found = Selection.load(path)
+    if (found.made_from.get("data"), found.pool_size) != (data, num_rows):
         raise SelectionError(f"{path}: was made from other data than data.train")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays.dtypes import Array, ArrayLike, Floats, Ints
+from coincide_pl.selection.arrays.dtypes import Array, ArrayLike, Floats, Ints, array_of
 
 MEMORY = 2 << 30
 """Bytes of rows, products and kernels held at once, unless told otherwise."""
@@ -37,10 +37,16 @@ class Rows:
         Args:
             features: [N, D_i] of a float dtype: arrays, memory maps, or tensors in memory.
             chosen: int64 [n] ascending, which of the N rows this is about (default: all).
+
+        Raises:
+            SelectionError: they are no numbers, or no rows of them.
         """
-        self.parts: list[Array] = [
-            part if isinstance(part, np.ndarray) else np.asarray(part) for part in features
-        ]
+        self.parts: list[Array] = [array_of(part) for part in features]
+        for part in self.parts:
+            if part.ndim != 2 or len(part) != len(self.parts[0]):
+                raise SelectionError(f"features must be rows [N, D], not of shape {part.shape}")
+            if part.dtype.kind not in "fi" or part.dtype.itemsize > 8 or not part.dtype.isnative:
+                raise SelectionError(f"features must be float numbers, not {part.dtype}")
         self.chosen = chosen
         self.width: int = sum(part.shape[1] for part in self.parts)
         self._files = [_opened(part) for part in self.parts]

@@ -11,8 +11,8 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.kmeans import Clusters, Method, spherical_kmeans
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.selection.steps.cluster_order import ClusterOrder
-from coincide_pl.selection.steps.kernels import check_bandwidth
 from coincide_pl.selection.steps.pick import pick_from_clusters, stage
 from coincide_pl.selection.steps.transferability import Modality, transferability
 from coincide_pl.signals.activations import Activations
@@ -75,7 +75,7 @@ class Coincide(Selector):
         Raises:
             SelectionError: a value that makes no sense.
         """
-        check_bandwidth(bandwidth)
+        positive("bandwidth", bandwidth)
         for name, value in {
             "num_clusters": num_clusters,
             "num_iterations": num_iterations,

@@ -8,6 +8,7 @@ import numpy as np
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import ArrayLike, Bools, Floats, Ints, like
+from coincide_pl.selection.steps.checks import count_of, numbers, positive, whole_numbers
 
 
 def budgets(
@@ -41,10 +42,9 @@ def budgets(
         >>> budgets(transferability, density, np.array([10, 10]), 12)
         array([10,  2])
     """
-    room = np.asarray(sizes)
-    official = official_budgets(
-        np.asarray(transferability), np.asarray(density), room, count, temperature
-    )
+    scores, dense = numbers("transferability", transferability), numbers("density", density)
+    room = whole_numbers("sizes", sizes)
+    official = official_budgets(scores, dense, room, count, temperature)
     total = official.counts.copy()
     remaining = count - int(total.sum())
     for cluster in official.order:
@@ -52,6 +52,10 @@ def budgets(
         total[cluster] += more
         remaining -= more
     return like(total, sizes)
+
+
+LARGEST = float(np.finfo(np.float64).max)
+"""Stands for what is larger: a share of a density that is next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +86,26 @@ def official_budgets(
     Raises:
         SelectionError: the count is not to be had, or an input is not finite.
     """
-    if not 0 < temperature < float("inf"):
-        raise SelectionError(f"temperature: {temperature} must be a positive number")
-    if not 0 <= count <= sizes.sum():
-        raise SelectionError(f"can't select {count} of {int(sizes.sum())} samples")
+    positive("temperature", temperature)
+    if not len(transferability) == len(density) == len(sizes):
+        raise SelectionError(
+            f"transferability, density and sizes are of {len(transferability)}, {len(density)} and "
+            f"{len(sizes)} clusters"
+        )
+    count = count_of(count, int(sizes.sum()))
     present = np.flatnonzero(sizes)
-    scores = (1 / density[present].astype(np.float64)) * transferability[present]
-    if not np.isfinite(scores).all():
-        cluster = present[~np.isfinite(scores)][0]
-        raise SelectionError(f"cluster {cluster}: transferability / density is not a finite number")
-    descending = np.argsort(scores, kind="stable")[::-1]
-    order, scores = present[descending], scores[descending] / temperature
+    usable = np.isfinite(transferability) & np.isfinite(density) & (density > 0)
+    if not usable[present].all():
+        cluster = present[np.argmin(usable[present])]
+        raise SelectionError(
+            f"cluster {cluster}: its transferability, {transferability[cluster]}, must be finite, "
+            f"and its density, {density[cluster]}, positive and finite"
+        )
+    with np.errstate(over="ignore"):
+        scores = (1 / density[present].astype(np.float64)) * transferability[present]
+        descending = np.argsort(scores, kind="stable")[::-1]
+        order, scores = present[descending], scores[descending] / temperature
+    scores = np.clip(scores, -LARGEST, LARGEST)
     parts = np.ones(len(order))
     for i in range(len(order) - 2, -1, -1):
         parts[i] += parts[i + 1] * np.exp(scores[i + 1] - scores[i])

@@ -29,11 +29,13 @@ class KnownCluster:
     Attributes:
         rows: int64 [n], its rows of the pool, ascending.
         means: float64 [n], mean kernel of each with all.
+        others: float64 [n], sum of the kernel of each with the others.
         order: int64, places in `rows` in order of picking, as far as they are known.
     """
 
     rows: Ints
     means: Floats
+    others: Floats
     order: Ints
 
     def __len__(self) -> int:
@@ -56,6 +58,7 @@ class ClusterOrder:
         starts: int64 [K + 1].
         members: int64 [N], rows of the pool, ascending in each cluster.
         means: float64 [N], mean kernel of each member with its cluster.
+        others: float64 [N], sum of the kernel of each member with the others of its cluster.
         order: int64 [N], places of members in order of picking; the first `known` of a cluster.
         known: int64 [K], how many places of `order` are known; -1 where not even `means` are.
     """
@@ -90,10 +93,12 @@ class ClusterOrder:
         kept = None if checkpointer is None else checkpointer.load(STATE)
         known: Arrays = kept or {
             "means": np.zeros(len(labels)),
+            "others": np.zeros(len(labels)),
             "order": np.zeros(len(labels), np.int64),
             "known": np.where(self.sizes > 0, -1, 0),
         }
-        self.means, self.order, self.known = known["means"], known["order"], known["known"]
+        self.means, self.others = known["means"], known["others"]
+        self.order, self.known = known["order"], known["known"]
         summed(np.zeros(1))  # nobody keeps more before all have read what was kept
 
     def __len__(self) -> int:
@@ -106,7 +111,10 @@ class ClusterOrder:
         start, stop = self.starts[cluster], self.starts[cluster + 1]
         known = start + max(0, self.known[cluster])
         return KnownCluster(
-            self.members[start:stop], self.means[start:stop], self.order[start:known]
+            self.members[start:stop],
+            self.means[start:stop],
+            self.others[start:stop],
+            self.order[start:known],
         )
 
     def learn(self, wanted: Ints | None = None) -> None:
@@ -155,10 +163,10 @@ class ClusterOrder:
         known, at = self[cluster], self.starts[cluster]
         rows = self.pool.subset(known.rows)
         kernel = Kernel(rows, self.bandwidth, self.memory, self.device, loaded)
-        if self.known[cluster] >= 0:
-            kernel.means = known.means
-        self.means[at : at + len(known)] = kernel.means
-        self.order[at : at + count] = kernel.greedy(count)
+        if self.known[cluster] < 0:
+            self.means[at : at + len(known)] = kernel.means
+            self.others[at : at + len(known)] = kernel.others
+        self.order[at : at + count] = kernel.greedy(count, self.means[at : at + len(known)])
         self.known[cluster] = count
 
     def _groups(self, clusters: list[int]) -> Iterator[list[int]]:
@@ -187,6 +195,7 @@ class ClusterOrder:
         )
         for array, every, mine in (
             (self.means, every_row, own_rows),
+            (self.others, every_row, own_rows),
             (self.order, every_row, own_rows),
             (self.known, missing, own),
         ):
@@ -196,5 +205,5 @@ class ClusterOrder:
 
     def _keep(self) -> None:
         if self.checkpointer is not None:
-            state = {"means": self.means, "order": self.order, "known": self.known}
-            self.checkpointer.save(STATE, state)
+            names = ("means", "others", "order", "known")
+            self.checkpointer.save(STATE, {name: getattr(self, name) for name in names})

@@ -6,10 +6,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, like
+from coincide_pl.selection.arrays.dtypes import ArrayLike, like
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
+from coincide_pl.selection.steps.checks import labels_of, positive
 from coincide_pl.selection.steps.cluster_order import ClusterOrder
-from coincide_pl.selection.steps.kernels import Cluster, Kernel, check_bandwidth, members
+from coincide_pl.selection.steps.kernels import Cluster, Kernel, members
+
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""Stands for a density that is smaller than numbers can be: none is 0."""
 
 
 def density(
@@ -33,10 +37,11 @@ def density(
         memory: bytes of rows and kernel held at once.
 
     Returns:
-        float64 [K], 0 for an empty cluster; of the kind of `features`.
+        float64 [K], positive, but 0 for an empty cluster; of the kind of `features`.
 
     Raises:
-        SelectionError: the bandwidth is no positive number.
+        SelectionError: the bandwidth is no positive number, a row is not finite, or labels and
+            features do not go together.
 
     Example:
         >>> import numpy as np
@@ -44,19 +49,20 @@ def density(
         >>> density(features, np.array([0, 0, 1, 1])).round(2)
         array([1.  , 0.91])
     """
-    check_bandwidth(bandwidth)
+    positive("bandwidth", bandwidth)
     clusters: Iterable[Cluster]
     if isinstance(features, ClusterOrder):
         clusters = features
     else:
         rows = Rows(features)
-        clusters = (Kernel(rows.subset(own), bandwidth, memory) for own in members(labels))
-    return like(np.array([_mean(cluster.means, include_self) for cluster in clusters]), features)
+        groups = members(labels_of(labels, len(rows)))
+        clusters = (Kernel(rows.subset(own), bandwidth, memory) for own in groups)
+    return like(np.array([_mean(cluster, include_self) for cluster in clusters]), features)
 
 
-def _mean(means: Floats, include_self: bool) -> float:
-    """D of a cluster from the mean kernel of each member with all, float64 [n]; 0 if empty."""
-    n = len(means)
+def _mean(cluster: Cluster, include_self: bool) -> float:
+    """D of one cluster; 0 if it is empty."""
+    n = len(cluster)
     if include_self or not n:
-        return float(means.sum() / max(n, 1))
-    return float((means.sum() * n - n) / (n * (n - 1))) if n > 1 else 1.0
+        return float(cluster.means.sum() / max(n, 1))
+    return max(float(cluster.others.sum() / (n * (n - 1))), SMALLEST) if n > 1 else 1.0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import ArrayLike, like
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
+from coincide_pl.selection.steps.checks import count_of, positive
 from coincide_pl.selection.steps.cluster_order import KnownCluster
-from coincide_pl.selection.steps.kernels import Kernel, check_bandwidth
+from coincide_pl.selection.steps.kernels import Kernel
 
 
 def greedy_mmd(
@@ -27,16 +27,16 @@ def greedy_mmd(
         int64 [count] in order of picking, of the kind of `features`.
 
     Raises:
-        SelectionError: more are asked for than there are.
+        SelectionError: more are asked for than there are, or a row is not finite.
 
     Example:
         >>> import numpy as np
         >>> greedy_mmd(np.array([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]]), 2)
         array([1, 4])
     """
-    check_bandwidth(bandwidth)
-    if not 0 <= count <= len(features):
-        raise SelectionError(f"can't pick {count} of {len(features)} samples")
+    positive("bandwidth", bandwidth)
     if isinstance(features, KnownCluster):
         return features.greedy(count)
-    return like(Kernel(Rows(features), bandwidth, memory).greedy(count), features)
+    rows = Rows(features)
+    kernel = Kernel(rows, bandwidth, memory)
+    return like(kernel.greedy(count_of(count, len(rows))), features)

@@ -30,6 +30,10 @@ class Cluster(Protocol):
     def means(self) -> Floats:
         """Mean kernel of each sample with all, float64 [n]."""
 
+    @property
+    def others(self) -> Floats:
+        """Sum of the kernel of each sample with the others, float64 [n]."""
+
     def __len__(self) -> int:
         """How many samples."""
 
@@ -69,27 +73,52 @@ class Kernel:
             self.whole = self._gaussian(self.squares, gram)
         else:
             self.squares = np.concatenate([squares(x) for _, x in rows.blocks(self.height)])
+        if not np.isfinite(self.squares).all():
+            bad = rows.number(int(np.argmin(np.isfinite(self.squares))))
+            raise SelectionError(f"the features of record {bad} hold NaN or infinity")
 
     def __len__(self) -> int:
         return self.n
 
-    @cached_property
+    @property
     def means(self) -> Floats:
         """Mean kernel of each row with all rows, float64 [n]."""
-        if self.whole is not None:
-            mean: Floats = self.whole.sum(1) / self.n
-            return mean
-        blocks = (np.arange(s.start, s.stop) for s in spans(self.n, self.height))
-        return np.concatenate([self._some(block).sum(1) / self.n for block in blocks])
+        return self.sums[0] / self.n
 
-    def greedy(self, count: int) -> Ints:
+    @property
+    def others(self) -> Floats:
+        """Sum of the kernel of each row with the others, float64 [n].
+
+        No difference to the sum with all: beside a row's own 1, what is small would be lost.
+        """
+        return self.sums[1]
+
+    @cached_property
+    def sums(self) -> tuple[Floats, Floats]:
+        """Sums of the kernel of each row with all rows, and with the others, float64 [n]."""
+        every, others = np.empty(self.n), np.empty(self.n)
+        for span in spans(self.n, self.height if self.whole is None else max(1, self.n)):
+            rows = np.arange(span.start, span.stop)
+            part = self._some(rows) if self.whole is None else self.whole
+            every[span] = part.sum(1)
+            own = part[rows - span.start, rows]
+            part[rows - span.start, rows] = 0
+            others[span] = part.sum(1)
+            part[rows - span.start, rows] = own
+        return every, others
+
+    def greedy(self, count: int, means: Floats | None = None) -> Ints:
         """The first `count` picks, int64.
 
         With g(c) = Σ_{p in P} k(p, c) and r(c) = mean_x k(x, c), the candidate c adds
         (2 g(c) + k(c, c)) / m² - 2 r(c) / m at step m. As k(c, c) = 1 for all, the smallest
         g(c) - m r(c) is picked: one running sum, O(n) a pick.
+
+        Args:
+            count: how many.
+            means: r, float64 [n], where it is known already.
         """
-        means = self.means  # r
+        means = self.means if means is None else means
         near = np.zeros(self.n)  # g; infinite at what is picked
         score, picks = np.empty(self.n), np.empty(count, np.int64)
         row = self._whole_row() if self.whole is not None else self._ahead()
@@ -165,11 +194,7 @@ def squares(rows: Array) -> Floats:
 def members(labels: ArrayLike, num_clusters: int = 0) -> list[Ints]:
     """The rows of each cluster, ascending, for labels 0 to max, or to `num_clusters` - 1."""
     array = np.asarray(labels)
+    if not len(array):
+        return [np.zeros(0, np.int64)] * num_clusters
     order = np.argsort(array, kind="stable")
     return np.split(order, np.cumsum(np.bincount(array, minlength=num_clusters))[:-1])
-
-
-def check_bandwidth(bandwidth: float) -> None:
-    """Refuse a bandwidth that is no positive number."""
-    if not 0 < bandwidth < float("inf"):
-        raise SelectionError(f"bandwidth: {bandwidth} must be a positive number")

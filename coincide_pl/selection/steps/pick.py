@@ -9,15 +9,14 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, Ints, like
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
 from coincide_pl.selection.selector import Picks, target_count
 from coincide_pl.selection.steps.budgets import budgets, official_budgets
+from coincide_pl.selection.steps.checks import labels_of, numbers, positive
 from coincide_pl.selection.steps.cluster_order import ClusterOrder
 from coincide_pl.selection.steps.density import density
 from coincide_pl.selection.steps.greedy_mmd import greedy_mmd
-from coincide_pl.selection.steps.kernels import check_bandwidth
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +55,11 @@ def pick(
         >>> pick(features, labels, transferability, fraction=0.5)
         array([2, 0])
     """
-    check_bandwidth(bandwidth)
-    scores, owner = np.asarray(transferability), np.asarray(labels)
-    if len(owner) != len(features) or (
-        len(owner) and not 0 <= owner.min() <= owner.max() < len(scores)
-    ):
-        raise SelectionError(f"labels must be {len(features)} numbers from 0 to {len(scores) - 1}")
-    order = ClusterOrder(Rows(features), owner, len(scores), bandwidth, memory)
-    count = target_count(fraction, len(owner))
+    positive("bandwidth", bandwidth)
+    rows, scores = Rows(features), numbers("transferability", transferability)
+    owner = labels_of(labels, len(rows), len(scores))
+    count = target_count(fraction, len(rows))
+    order = ClusterOrder(rows, owner, len(scores), bandwidth, memory)
     picks = pick_from_clusters(order, owner, scores, count, temperature)
     return like(np.asarray(picks.indices), features)
 

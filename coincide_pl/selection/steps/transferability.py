@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ def transferability(
         float64 [K], of the kind of `centroids`.
 
     Raises:
-        SelectionError: the width does not divide into layers and halves.
+        SelectionError: the width does not divide into layers and halves, or a centroid is not
+            finite.
 
     Example:
         >>> import numpy as np
@@ -45,14 +46,20 @@ def transferability(
         >>> transferability(centroids, num_layers=1).round(2)
         array([0.3, 0.7, 0.4])
     """
-    rows = (
-        torch.as_tensor(np.asarray(centroids)) if isinstance(centroids, np.ndarray) else centroids
-    )
-    if rows.ndim != 2 or rows.shape[1] % (2 * num_layers):
+    tensor = isinstance(centroids, torch.Tensor)
+    rows = torch.as_tensor(centroids if tensor else np.asarray(centroids)).detach()
+    if modality not in get_args(Modality):
+        raise SelectionError(
+            f"modality: {modality!r} must be one of {', '.join(get_args(Modality))}"
+        )
+    if num_layers < 1 or rows.ndim != 2 or not rows.shape[1] or rows.shape[1] % (2 * num_layers):
         raise SelectionError(
             f"centroids of shape {tuple(rows.shape)} do not divide into {num_layers} layers "
             "of a visual and a text half"
         )
+    finite = torch.isfinite(rows).all(1)
+    if not finite.all():
+        raise SelectionError(f"centroid {int(finite.int().argmin())} holds NaN or infinity")
     halves = rows.reshape(len(rows), num_layers, 2, -1)
     if modality != "both":
         halves = halves[:, :, ("visual", "text").index(modality)]
@@ -69,7 +76,7 @@ def transferability(
             counts = kept.sum(1)
             means = row_sums(cosines * kept) / counts.clamp(min=1)
             scores[start : start + 1024] = torch.where(counts > 0, means, exclude_above)
-    return scores.numpy() if isinstance(centroids, np.ndarray) else scores
+    return scores if tensor else scores.numpy()
 
 
 def row_sums(matrix: torch.Tensor) -> torch.Tensor:
