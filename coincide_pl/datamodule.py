@@ -13,6 +13,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+import yaml
 from lightning.pytorch.trainer.states import TrainerFn
 
 from coincide_pl.data.batches import (
@@ -30,6 +31,7 @@ from coincide_pl.data.loader import BatchLoader
 from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Records
 from coincide_pl.errors import ConfigError, DataError, SelectionError
+from coincide_pl.files import write_text
 from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.models.recipe import check_same, recipe
 from coincide_pl.models.sharding import SHARDED
@@ -169,6 +171,29 @@ class InstructionData(lightning.LightningDataModule):
             self.selection = self._select()
         if stage != "select":
             self.encoder = self._encoder(stage)
+
+    def select(self) -> Selection:
+        """Chooses among the training records, without a trainer too.
+
+        What data the choice was made from is noted beside the selection file, in `data.yaml`, for
+        `report` and `subset`.
+
+        Returns:
+            The selection that `selection` names, made anew where it is not what is asked for.
+
+        Raises:
+            CoincideError: there is neither a selector nor a selection, or it can't be made.
+        """
+        if self.selector is None and self.selection_path is None:
+            raise ConfigError("data.selector: there is none, nor a selection")
+        self.setup("select")
+        reader = self.readers["train"]
+        assert self.selection is not None
+        assert reader is not None
+        noted = {"train": reader.config, "signals": self.signals, "cache_dir": self.cache_dir}
+        config = {"data": {"class_path": "coincide_pl.InstructionData", "init_args": noted}}
+        write_text(self.selection_file.with_name("data.yaml"), [yaml.safe_dump(config)])
+        return self.selection
 
     def _read(self, stage: str) -> None:
         for name in READS[stage]:

@@ -21,6 +21,7 @@ class ServedData(Protocol):
         test_records: the questions of a test.
         encoder: what turns records into tokens.
         max_length: tokens of a conversation at most, as asked for.
+        signals: directory of the signals, or a list of directories; None where there are none.
         rows_done: bool [N], rows whose signals are stored already; None where none are.
         rows_answered: bool [N], test rows that are answered already; None where none are.
         signals_read: fingerprints of the stores that were read, by directory.
@@ -30,6 +31,7 @@ class ServedData(Protocol):
     test_records: Records
     encoder: Encoder
     max_length: int
+    signals: str | list[str] | None
     rows_done: np.ndarray | None
     rows_answered: np.ndarray | None
     signals_read: dict[str, str]

@@ -23,6 +23,7 @@ from coincide_pl.models.processors import load_processor
 from coincide_pl.signals.choosing import chosen
 from coincide_pl.signals.forward import Forward, ModelFacts, Needs
 from coincide_pl.signals.signal import Signal, making
+from coincide_pl.signals.writer import writers
 
 EMBEDDINGS = Needs(embeddings=True)
 
@@ -98,6 +99,10 @@ class CLIPModule(lightning.LightningModule):
                     "apart, as CLIP and SigLIP do"
                 )
         self.model = model
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """Writes signals wherever `data.signals` says so, with a plain Trainer too."""
+        return writers(self.trainer)
 
     @property
     def fingerprint(self) -> str:

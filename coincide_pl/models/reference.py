@@ -16,6 +16,7 @@ from coincide_pl.models.processors import load_processor
 from coincide_pl.signals.choosing import chosen
 from coincide_pl.signals.forward import ModelFacts, union
 from coincide_pl.signals.signal import Signal, making
+from coincide_pl.signals.writer import writers
 
 
 class ReferenceModule(lightning.LightningModule):
@@ -78,6 +79,10 @@ class ReferenceModule(lightning.LightningModule):
                 attn_implementation=self.attn_implementation,
             ).eval()
             self.forward_pass = ForwardPass(self.model, self.needs, self.parts)
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """Writes signals wherever `data.signals` says so, with a plain Trainer too."""
+        return writers(self.trainer)
 
     @property
     def fingerprint(self) -> str:

@@ -14,6 +14,9 @@ from coincide_pl.errors import CoincideError, ConfigError
 from coincide_pl.reporting.config import Config, option, parse_config
 from coincide_pl.selection import Selection
 
+MADE_BY = ("fit", "select", "data")
+"""Names of configs beside a selection; the last one is what `InstructionData.select` leaves."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -34,12 +37,14 @@ class Origin:
     records: Records
 
     @classmethod
-    def of(cls, selection: str, run_config: str | None = None) -> Origin:
+    def of(cls, selection: str | Selection, run_config: str | None = None) -> Origin:
         """Find what a selection was made from.
 
         Args:
-            selection: the selection file, or the run's directory that it lies in.
-            run_config: config of the run (default: `fit.yaml` or `select.yaml` beside it).
+            selection: the selection file, the run's directory that it lies in, or a selection that
+                was read from its file.
+            run_config: config of the run (default: `fit.yaml`, `select.yaml` or `data.yaml` beside
+                it).
 
         Raises:
             CoincideError: selection, config or data can't be read, or do not belong together.
@@ -53,8 +58,16 @@ class Origin:
         return cls(place, chosen, config, reader, records)
 
 
-def selection_file(name: str) -> Path:
-    """The selection file of a run's directory, or the file itself."""
+def selection_file(name: str | Selection) -> Path:
+    """The selection file of a run's directory, the file itself, or that of a loaded selection.
+
+    Raises:
+        ConfigError: the selection was not read from a file.
+    """
+    if isinstance(name, Selection):
+        if name.path is None:
+            raise ConfigError("selection: save it first, and give the file's name")
+        return name.path
     return Path(name, "selection.safetensors") if Path(name).is_dir() else Path(name)
 
 
@@ -63,12 +76,13 @@ def run_config_of(place: Path, given: str | None) -> Config:
 
     Args:
         place: the selection file.
-        given: the config to read (default: `fit.yaml` or `select.yaml` beside the selection).
+        given: the config to read (default: `fit.yaml`, `select.yaml` or `data.yaml` beside
+            the selection).
 
     Raises:
         ConfigError: there is none, or it names no training data.
     """
-    names = [Path(given)] if given else [place.with_name(f"{x}.yaml") for x in ("fit", "select")]
+    names = [Path(given)] if given else [place.with_name(f"{x}.yaml") for x in MADE_BY]
     path = next((name for name in names if name.is_file()), None)
     if path is None:
         raise ConfigError(f"run_config: {' or '.join(map(str, names))} is not there; give another")

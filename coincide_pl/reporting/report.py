@@ -29,7 +29,7 @@ Columns = dict[str, list[float]]
 
 
 def report(
-    selection: str,
+    selection: str | Selection,
     output: str | None = None,
     run_config: str | None = None,
     signals: str | None = None,
@@ -37,7 +37,8 @@ def report(
     """Write an HTML file that shows a selection; it opens without a network.
 
     Args:
-        selection: the selection file, or the run's directory that it lies in.
+        selection: the selection file, the run's directory that it lies in, or a selection that was
+            read from its file.
         output: HTML file to write (default: `report.html` beside the selection).
         run_config: config of the run, for the data (default: `fit.yaml` or `select.yaml` beside the
             selection).

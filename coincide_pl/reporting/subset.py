@@ -6,18 +6,20 @@ import logging
 from pathlib import Path
 
 from coincide_pl.reporting.origin import Origin
+from coincide_pl.selection import Selection
 
 log = logging.getLogger(__name__)
 
 
-def subset(selection: str, output: str, run_config: str | None = None) -> None:
+def subset(selection: str | Selection, output: str, run_config: str | None = None) -> None:
     """Write the selected records in the data set's own format, for another trainer.
 
     They stand in the order of picking, each as it is in its file, unknown keys too; image paths
     stay relative to the same image folder.
 
     Args:
-        selection: the selection file, or the run's directory that it lies in.
+        selection: the selection file, the run's directory that it lies in, or a selection that was
+            read from its file.
         output: the file to write; for a data set in a folder, the folder.
         run_config: config of the run, for the data (default: `fit.yaml` or `select.yaml` beside the
             selection).

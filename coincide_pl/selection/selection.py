@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.files import beside
 from coincide_pl.interruption import interruption
 from coincide_pl.selection.arrays.dtypes import Arrays
+
+if TYPE_CHECKING:
+    import pandas
 
 PUBLIC = "coincide_pl.selection"
 """Selection files name this package's selectors by their place here, in whatever file they are."""
@@ -36,6 +39,7 @@ class Selection:
         clusters: columns of per-cluster figures [K] by name, where there are clusters.
         figures: other figures of how it was made, by name.
         labels: int32 [pool_size], the cluster of each row, where there are clusters.
+        path: the file that it was read from, if it was.
     """
 
     indices: npt.NDArray[np.int64]
@@ -45,6 +49,7 @@ class Selection:
     clusters: Arrays = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     labels: npt.NDArray[np.int32] | None = None
+    path: Path | None = field(default=None, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -63,6 +68,26 @@ class Selection:
             "pool_size": self.pool_size,
             "count": len(self.indices),
         }
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A line for each picked row, in order of picking.
+
+        Returns:
+            Columns: `row` of the pool; where there are clusters, `cluster` and the cluster's
+            figures, by their names.
+
+        Raises:
+            SelectionError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise SelectionError("to_pandas needs pandas: pip install pandas") from error
+        frame = pandas.DataFrame({"row": self.indices})
+        if self.labels is None:
+            return frame
+        frame["cluster"] = self.labels[self.indices]
+        return frame.join(pandas.DataFrame(self.clusters), on="cluster")
 
     def save(self, path: str | Path) -> None:
         """Writes the file beside its place and renames it; equal selections give equal bytes."""
@@ -95,6 +120,7 @@ class Selection:
                 clusters,
                 head["figures"],
                 arrays.get("labels"),
+                Path(path),
             )
             whole = selection.fingerprint == content["fingerprint"]
             whole &= selection._dtypes() == content.get("dtypes", selection._dtypes())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.served import ServedData, served
-from coincide_pl.errors import SignalsError
+from coincide_pl.errors import ConfigError, SignalsError
 from coincide_pl.files import beside
 from coincide_pl.processes import on_first_process
 from coincide_pl.signals.difficulty import Difficulty
@@ -132,6 +132,25 @@ class WriteSignals(lightning.Callback):
         if self.writer is not None:
             with suppress(SignalsError):  # what went wrong before says more
                 self.writer.close()
+
+
+def writers(trainer: lightning.Trainer) -> list[lightning.Callback]:
+    """The writer that a run of `predict` needs and that its trainer was not given.
+
+    Args:
+        trainer: whose DataModule may name a directory for signals.
+
+    Raises:
+        ConfigError: it names several.
+    """
+    directory = getattr(served(trainer), "signals", None)
+    if not trainer.predicting or directory is None:
+        return []
+    if any(isinstance(one, WriteSignals) for one in trainer.callbacks):  # type: ignore[attr-defined]
+        return []
+    if not isinstance(directory, str):
+        raise ConfigError("data.signals: predict writes one directory, not a list of them")
+    return [WriteSignals(directory)]
 
 
 class WriteDifficulty(lightning.Callback):

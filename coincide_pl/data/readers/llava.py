@@ -50,6 +50,7 @@ class LlavaJson(Reader):
             DataError: there is no such file or folder.
         """
         self.path = Path(path)
+        self.image_folder = image_folder
         self.image_root = Path(image_folder) if image_folder else self.path.parent
         self.source_field = source_field
         self.on_error = on_error

@@ -53,6 +53,7 @@ class QuestionFile(Reader):
             DataError: there is no such file or folder.
         """
         self.path = Path(path)
+        self.image_folder = image_folder
         self.image_root = Path(image_folder) if image_folder else self.path.parent
         self.answers = Path(answers) if answers else None
         self.suffix = suffix

@@ -82,6 +82,25 @@ class Reader(ABC):
         Raises:
             DataError: an argument is not kept.
         """
+        return self._arguments()
+
+    @property
+    def config(self) -> dict[str, object]:
+        """Class path and arguments, as a config has them.
+
+        Raises:
+            DataError: an argument is not kept.
+        """
+        module = type(self).__module__
+        public = "coincide_pl.data.readers" if module.startswith("coincide_pl.") else module
+        arguments = {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in self._arguments().items()
+        }
+        return {"class_path": f"{public}.{type(self).__qualname__}", "init_args": arguments}
+
+    def _arguments(self) -> dict[str, object]:
+        """The constructor's arguments, each from where it is kept."""
         names = list(inspect.signature(type(self)).parameters)
         for name in names:
             if not hasattr(self, name):
