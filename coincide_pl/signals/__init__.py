@@ -12,15 +12,9 @@ if TYPE_CHECKING:
     from coincide_pl.signals.embeddings import LastToken, MeanToken
     from coincide_pl.signals.forward import Forward, LayerOutput, ModelFacts, Needs, Predictions
     from coincide_pl.signals.likelihood import El2n, Margin, NegativeLogLikelihood
+    from coincide_pl.signals.manifest import Manifest, StoredSignal
     from coincide_pl.signals.signal import Signal
-    from coincide_pl.signals.store import (
-        Manifest,
-        Signals,
-        SignalsStore,
-        SignalsWriter,
-        StoredSignal,
-        load_signals,
-    )
+    from coincide_pl.signals.store import Signals, SignalsStore, SignalsWriter, load_signals
     from coincide_pl.signals.writer import WriteDifficulty, WriteSignals
 
 FILES = (
@@ -31,6 +25,7 @@ FILES = (
     "embeddings",
     "clip",
     "difficulty",
+    "manifest",
     "store",
 )
 """Where the public names are; only what writes a store, in `writer`, loads lightning."""

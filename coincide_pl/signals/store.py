@@ -9,106 +9,30 @@ changes in a finished store is found when it is opened.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from coincide_pl.errors import SignalsError
-from coincide_pl.files import beside, content_digest, is_as_it_was, reason, write_all
-from coincide_pl.signals.forward import ModelFacts
-from coincide_pl.signals.signal import Signal, class_path
+from coincide_pl.files import content_digest, is_as_it_was, reason, write_all
+from coincide_pl.signals.manifest import (
+    MANIFEST,
+    Manifest,
+    array_file,
+    check_arrays,
+    layout,
+    read_manifest,
+    rows_done,
+    write_manifest,
+)
 
-MANIFEST = "manifest.json"
-RENAMED = {"perplexity": "nll", "aum": "margin"}
-"""Signals that had other names in earlier versions."""
 SYNC_EVERY = 5.0
 """Seconds between the notes of what is done, each after the rows themselves are on disk."""
-
-
-@dataclass(frozen=True)
-class StoredSignal:
-    """What a store's manifest says of one of its signals.
-
-    Attributes:
-        kind: the default name of its class, by which selectors look for it.
-        class_path: import path of its class.
-        arguments: of its constructor.
-        shape: of a row.
-        dtype: of the array.
-    """
-
-    kind: str
-    class_path: str
-    arguments: dict[str, Any]
-    shape: list[int]
-    dtype: str
-
-    @classmethod
-    def of(cls, signal: Signal, facts: ModelFacts) -> StoredSignal:
-        """What is noted of a signal from a model of some sizes."""
-        arguments = json.loads(json.dumps(signal.arguments, default=str))
-        shape = list(signal.shape(facts))
-        kind = type(signal)
-        return cls(kind.name, class_path(kind), arguments, shape, signal.dtype)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a store's numbers depend on.
-
-    Attributes:
-        data: fingerprint of the records.
-        num_rows: N.
-        model: fingerprint of the checkpoint.
-        settings: whatever else changes the numbers, by the option's name.
-        signals: by name.
-        versions: of the libraries; kept, not compared.
-    """
-
-    data: str
-    num_rows: int
-    model: str
-    settings: dict[str, Any]
-    signals: dict[str, StoredSignal]
-    versions: dict[str, str]
-
-    def differences(self, other: Manifest) -> list[str]:
-        """In what two stores that may not be mixed differ, in words: this one's, then the other's.
-
-        Args:
-            other: of the store that is asked for.
-        """
-        mine, theirs = (json.loads(json.dumps(asdict(m))) for m in (self, other))
-        found = [f"another {name}" for name in ("data", "model") if mine[name] != theirs[name]]
-        if mine["num_rows"] != theirs["num_rows"]:
-            found.append(f"{mine['num_rows']} rows, not {theirs['num_rows']}")
-        found += _compared(mine["settings"], theirs["settings"], "")
-        own, wanted = mine["signals"], theirs["signals"]
-        if list(own) != list(wanted):
-            found.append(f"the signals {', '.join(own)}, not {', '.join(wanted)}")
-        for name in sorted(own.keys() & wanted.keys()):
-            found += _compared(
-                {**own[name].pop("arguments"), **own[name]},
-                {**wanted[name].pop("arguments"), **wanted[name]},
-                f"{name} with ",
-            )
-        return found
-
-
-def _compared(mine: dict[str, Any], theirs: dict[str, Any], of: str) -> list[str]:
-    return [
-        f"{of}{name} {json.dumps(mine.get(name))}, not {json.dumps(theirs.get(name))}"
-        for name in {**mine, **theirs}
-        if mine.get(name) != theirs.get(name)
-    ]
 
 
 class SignalsWriter:
@@ -123,9 +47,9 @@ class SignalsWriter:
             rank: this process; each has a journal of its own.
         """
         self.directory, self.manifest = Path(directory), manifest
-        self.done = _done(self.directory, manifest.num_rows)
+        self.done = rows_done(self.directory, manifest.num_rows)
         self._files = {
-            name: (os.open(_array(self.directory, name), os.O_RDWR), *_layout(manifest, name))
+            name: (os.open(array_file(self.directory, name), os.O_RDWR), *layout(manifest, name))
             for name in manifest.signals
         }
         self._journal = os.open(
@@ -145,13 +69,13 @@ class SignalsWriter:
         """
         directory = Path(directory)
         if (directory / MANIFEST).exists():
-            old, _ = _read_manifest(directory)
+            old, _ = read_manifest(directory)
             if different := old.differences(manifest):
                 raise SignalsError(
                     f"{directory}: its signals come from {'; '.join(different)}: "
                     "name another directory in data.signals, or delete this one"
                 )
-            _check_arrays(directory, manifest)
+            check_arrays(directory, manifest)
             return
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -159,10 +83,10 @@ class SignalsWriter:
                 journal.unlink()
             for name, signal in manifest.signals.items():
                 shape = (manifest.num_rows, *signal.shape)
-                np.lib.format.open_memmap(_array(directory, name), "w+", signal.dtype, shape)
+                np.lib.format.open_memmap(array_file(directory, name), "w+", signal.dtype, shape)
         except OSError as error:
             raise SignalsError(f"{directory}: can't be written ({reason(error)})") from error
-        _write_manifest(directory, manifest, None)
+        write_manifest(directory, manifest, None)
 
     def write(self, rows: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Write some rows of every signal, but for those that were done before; note them as done.
@@ -198,7 +122,9 @@ class SignalsWriter:
             try:
                 os.fsync(file)
             except OSError as error:
-                raise SignalsError(f"{_array(self.directory, name)}: {reason(error)}") from error
+                raise SignalsError(
+                    f"{array_file(self.directory, name)}: {reason(error)}"
+                ) from error
         self._write(self._journal, np.stack([rows, ~rows], 1).tobytes(), None, "done")
         self._written, self._synced = [], time.monotonic()
 
@@ -227,14 +153,14 @@ class SignalsWriter:
             SignalsError: rows are missing.
         """
         directory = Path(directory)
-        manifest, digests = _read_manifest(directory)
+        manifest, digests = read_manifest(directory)
         if digests is not None:
             return
-        missing = int((~_done(directory, manifest.num_rows)).sum())
+        missing = int((~rows_done(directory, manifest.num_rows)).sum())
         if missing:
             raise SignalsError(f"{directory}: {missing} of {manifest.num_rows} rows are missing")
-        found = {name: content_digest(_array(directory, name)) for name in manifest.signals}
-        _write_manifest(directory, manifest, found)
+        found = {name: content_digest(array_file(directory, name)) for name in manifest.signals}
+        write_manifest(directory, manifest, found)
 
 
 class SignalsStore(Mapping[str, np.ndarray]):
@@ -265,7 +191,7 @@ class SignalsStore(Mapping[str, np.ndarray]):
             self.directory, only = self.directory.parent, self.directory.name
         if not (self.directory / MANIFEST).is_file():
             raise SignalsError(f"{directory}: no signals here; make them with `coincide predict`")
-        self.manifest, digests = _read_manifest(self.directory)
+        self.manifest, digests = read_manifest(self.directory)
         if only:
             if only not in self.manifest.signals:
                 held = ", ".join(self.manifest.signals)
@@ -275,15 +201,15 @@ class SignalsStore(Mapping[str, np.ndarray]):
             digests = {only: digests[only]} if digests is not None else None
         self.check(data=data, model=model, layers=layers)
         if digests is None:
-            missing = int((~_done(self.directory, self.manifest.num_rows)).sum())
+            missing = int((~rows_done(self.directory, self.manifest.num_rows)).sum())
             raise SignalsError(
                 f"{directory}: incomplete, {missing} of {self.manifest.num_rows} rows are missing; "
                 "run the same `coincide predict` again to go on"
             )
         self.digests = digests
-        _check_arrays(self.directory, self.manifest)
+        check_arrays(self.directory, self.manifest)
         for name, digest in digests.items():
-            path = _array(self.directory, name)
+            path = array_file(self.directory, name)
             if not is_as_it_was(path, digest):
                 raise SignalsError(
                     f"{path}: changed since it was written; delete {directory} and predict again"
@@ -330,7 +256,8 @@ class SignalsStore(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.manifest.signals:
             raise KeyError(name)
-        array: np.ndarray = np.load(_array(self.directory, name), mmap_mode="r", allow_pickle=False)
+        path = array_file(self.directory, name)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
 
     def __iter__(self) -> Iterator[str]:
@@ -397,90 +324,3 @@ class Signals(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._found)
-
-
-def _array(directory: Path, signal: str) -> Path:
-    return directory / f"{signal}.npy"
-
-
-def _layout(manifest: Manifest, signal: str) -> tuple[bytes, int, np.dtype]:
-    """What comes before the first row, bytes of a row, dtype."""
-    shape = manifest.signals[signal].shape
-    dtype = np.dtype(manifest.signals[signal].dtype)
-    header: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
-    header["shape"] = (manifest.num_rows, *shape)
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, header)
-    return buffer.getvalue(), math.prod(shape) * dtype.itemsize, dtype
-
-
-def _check_arrays(directory: Path, manifest: Manifest) -> None:
-    """Refuses a store one of whose arrays is missing, cut or grown, or begins differently."""
-    for name in manifest.signals:
-        path = _array(directory, name)
-        header, width, _ = _layout(manifest, name)
-        try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                whole = file.read(len(header)) == header
-        except OSError:
-            whole = False
-        if not whole or size != len(header) + manifest.num_rows * width:
-            raise SignalsError(
-                f"{path}: missing or truncated; delete {directory} and predict again"
-            )
-
-
-def _done(directory: Path, num_rows: int) -> np.ndarray:
-    """Rows that the journals name; what is no row with its complement is no entry."""
-    done = np.zeros(num_rows, bool)
-    for journal in directory.glob("done.*"):
-        content = journal.read_bytes()
-        rows, complements = (
-            np.frombuffer(content[: len(content) // 16 * 16], "<i8").reshape(-1, 2).T
-        )
-        done[rows[(rows == ~complements) & (rows >= 0) & (rows < num_rows)]] = True
-    return done
-
-
-def _read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
-    path = directory / MANIFEST
-    try:
-        content = json.loads(path.read_text())
-        fields, digests = dict(content["manifest"]), content["digests"]
-        if content.get("seal") not in (None, _seal(content)):
-            raise ValueError("seal")
-        if "layers" in fields:
-            raise SignalsError(_earlier(directory, fields))
-        signals = {name: StoredSignal(**signal) for name, signal in fields["signals"].items()}
-        manifest = Manifest(**{**fields, "signals": signals})
-        for name in manifest.signals:
-            if not name.isidentifier():
-                raise ValueError(name)
-            _layout(manifest, name)
-        if digests is not None and set(digests) != set(manifest.signals):
-            raise ValueError("digests")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise SignalsError(f"{path}: a damaged manifest; delete {directory}") from error
-    return manifest, digests
-
-
-def _earlier(directory: Path, fields: dict[str, Any]) -> str:
-    """What to say of a store that an earlier version wrote."""
-    names = [f"{old} is now {RENAMED[old]}" for old in fields["signals"] if old in RENAMED]
-    renamed = f" ({', '.join(names)})" if names else ""
-    return (
-        f"{directory}: signals of an earlier version, which did not keep their arguments{renamed}: "
-        "delete it and run `coincide predict` again"
-    )
-
-
-def _write_manifest(directory: Path, manifest: Manifest, digests: dict[str, str] | None) -> None:
-    content = {"manifest": asdict(manifest), "digests": digests}
-    with beside(directory / MANIFEST) as aside:
-        aside.write_text(json.dumps({**content, "seal": _seal(content)}, indent=1))
-
-
-def _seal(content: dict[str, Any]) -> str:
-    text = json.dumps([content["manifest"], content["digests"]], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -21,8 +21,9 @@ from coincide_pl.files import beside
 from coincide_pl.processes import on_first_process
 from coincide_pl.signals.difficulty import Difficulty
 from coincide_pl.signals.forward import ModelFacts
+from coincide_pl.signals.manifest import Manifest, StoredSignal
 from coincide_pl.signals.signal import Signal
-from coincide_pl.signals.store import Manifest, SignalsWriter, StoredSignal
+from coincide_pl.signals.store import SignalsWriter
 
 
 class SignalsSource(Protocol):

@@ -1,0 +1,195 @@
+"""What a store of signals was made from, and how its files are laid out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coincide_pl.errors import SignalsError
+from coincide_pl.files import beside
+from coincide_pl.signals.forward import ModelFacts
+from coincide_pl.signals.signal import Signal, class_path
+
+MANIFEST = "manifest.json"
+RENAMED = {"perplexity": "nll", "aum": "margin"}
+"""Signals that had other names in earlier versions."""
+
+
+@dataclass(frozen=True)
+class StoredSignal:
+    """What a store's manifest says of one of its signals.
+
+    Attributes:
+        kind: the default name of its class, by which selectors look for it.
+        class_path: import path of its class.
+        arguments: of its constructor.
+        shape: of a row.
+        dtype: of the array.
+    """
+
+    kind: str
+    class_path: str
+    arguments: dict[str, Any]
+    shape: list[int]
+    dtype: str
+
+    @classmethod
+    def of(cls, signal: Signal, facts: ModelFacts) -> StoredSignal:
+        """What is noted of a signal from a model of some sizes."""
+        arguments = json.loads(json.dumps(signal.arguments, default=str))
+        shape = list(signal.shape(facts))
+        kind = type(signal)
+        return cls(kind.name, class_path(kind), arguments, shape, signal.dtype)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store's numbers depend on.
+
+    Attributes:
+        data: fingerprint of the records.
+        num_rows: N.
+        model: fingerprint of the checkpoint.
+        settings: whatever else changes the numbers, by the option's name.
+        signals: by name.
+        versions: of the libraries; kept, not compared.
+    """
+
+    data: str
+    num_rows: int
+    model: str
+    settings: dict[str, Any]
+    signals: dict[str, StoredSignal]
+    versions: dict[str, str]
+
+    def differences(self, other: Manifest) -> list[str]:
+        """In what two stores that may not be mixed differ, in words: this one's, then the other's.
+
+        Args:
+            other: of the store that is asked for.
+        """
+        mine, theirs = (json.loads(json.dumps(asdict(m))) for m in (self, other))
+        found = [f"another {name}" for name in ("data", "model") if mine[name] != theirs[name]]
+        if mine["num_rows"] != theirs["num_rows"]:
+            found.append(f"{mine['num_rows']} rows, not {theirs['num_rows']}")
+        found += _compared(mine["settings"], theirs["settings"], "")
+        own, wanted = mine["signals"], theirs["signals"]
+        if list(own) != list(wanted):
+            found.append(f"the signals {', '.join(own)}, not {', '.join(wanted)}")
+        for name in sorted(own.keys() & wanted.keys()):
+            found += _compared(
+                {**own[name].pop("arguments"), **own[name]},
+                {**wanted[name].pop("arguments"), **wanted[name]},
+                f"{name} with ",
+            )
+        return found
+
+
+def _compared(mine: dict[str, Any], theirs: dict[str, Any], of: str) -> list[str]:
+    return [
+        f"{of}{name} {json.dumps(mine.get(name))}, not {json.dumps(theirs.get(name))}"
+        for name in {**mine, **theirs}
+        if mine.get(name) != theirs.get(name)
+    ]
+
+
+def array_file(directory: Path, signal: str) -> Path:
+    """The file of a signal's array."""
+    return directory / f"{signal}.npy"
+
+
+def layout(manifest: Manifest, signal: str) -> tuple[bytes, int, np.dtype]:
+    """What comes before the first row, bytes of a row, dtype."""
+    shape = manifest.signals[signal].shape
+    dtype = np.dtype(manifest.signals[signal].dtype)
+    header: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+    header["shape"] = (manifest.num_rows, *shape)
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue(), math.prod(shape) * dtype.itemsize, dtype
+
+
+def check_arrays(directory: Path, manifest: Manifest) -> None:
+    """Refuses a store one of whose arrays is missing, cut or grown, or begins differently."""
+    for name in manifest.signals:
+        path = array_file(directory, name)
+        header, width, _ = layout(manifest, name)
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                whole = file.read(len(header)) == header
+        except OSError:
+            whole = False
+        if not whole or size != len(header) + manifest.num_rows * width:
+            raise SignalsError(
+                f"{path}: missing or truncated; delete {directory} and predict again"
+            )
+
+
+def rows_done(directory: Path, num_rows: int) -> np.ndarray:
+    """Rows that the journals name; what is no row with its complement is no entry."""
+    done = np.zeros(num_rows, bool)
+    for journal in directory.glob("done.*"):
+        content = journal.read_bytes()
+        rows, complements = (
+            np.frombuffer(content[: len(content) // 16 * 16], "<i8").reshape(-1, 2).T
+        )
+        done[rows[(rows == ~complements) & (rows >= 0) & (rows < num_rows)]] = True
+    return done
+
+
+def read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
+    """A store's manifest, and the digests of its arrays by name; None where rows are missing.
+
+    Raises:
+        SignalsError: the manifest is damaged, or of an earlier version.
+    """
+    path = directory / MANIFEST
+    try:
+        content = json.loads(path.read_text())
+        fields, digests = dict(content["manifest"]), content["digests"]
+        if content.get("seal") not in (None, _seal(content)):
+            raise ValueError("seal")
+        if "layers" in fields:
+            raise SignalsError(_earlier(directory, fields))
+        signals = {name: StoredSignal(**signal) for name, signal in fields["signals"].items()}
+        manifest = Manifest(**{**fields, "signals": signals})
+        for name in manifest.signals:
+            if not name.isidentifier():
+                raise ValueError(name)
+            layout(manifest, name)
+        if digests is not None and set(digests) != set(manifest.signals):
+            raise ValueError("digests")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise SignalsError(f"{path}: a damaged manifest; delete {directory}") from error
+    return manifest, digests
+
+
+def _earlier(directory: Path, fields: dict[str, Any]) -> str:
+    """What to say of a store that an earlier version wrote."""
+    names = [f"{old} is now {RENAMED[old]}" for old in fields["signals"] if old in RENAMED]
+    renamed = f" ({', '.join(names)})" if names else ""
+    return (
+        f"{directory}: signals of an earlier version, which did not keep their arguments{renamed}: "
+        "delete it and run `coincide predict` again"
+    )
+
+
+def write_manifest(directory: Path, manifest: Manifest, digests: dict[str, str] | None) -> None:
+    """Writes a store's manifest, with the digests of its arrays once all rows are there."""
+    content = {"manifest": asdict(manifest), "digests": digests}
+    with beside(directory / MANIFEST) as aside:
+        aside.write_text(json.dumps({**content, "seal": _seal(content)}, indent=1))
+
+
+def _seal(content: dict[str, Any]) -> str:
+    text = json.dumps([content["manifest"], content["digests"]], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
