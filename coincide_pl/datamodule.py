@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
@@ -26,6 +26,7 @@ from coincide_pl.data.batches import (
 )
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import Encoder
+from coincide_pl.data.image_states import images_digest
 from coincide_pl.data.lengths import expected_lengths, rough_lengths
 from coincide_pl.data.loader import BatchLoader
 from coincide_pl.data.readers import Reader
@@ -42,6 +43,7 @@ from coincide_pl.selection.selector import SignalKind, missing, name_of, target_
 from coincide_pl.selection.stored import check_given, is_as_asked, select_into
 from coincide_pl.signals import Signals, SignalsStore
 
+ImagesBy = Literal["time", "content"]
 READS = {
     "fit": ("train", "val"),
     "validate": ("val",),
@@ -85,6 +87,7 @@ class InstructionData(lightning.LightningDataModule):
         image_cache: int = 0,
         cache_dir: str = "~/.cache/coincide_pl",
         seed: int = 0,
+        images_by: ImagesBy = "time",
     ) -> None:
         """Checks what can be checked without reading the data.
 
@@ -116,6 +119,8 @@ class InstructionData(lightning.LightningDataModule):
                 images are few and small.
             cache_dir: folder for the records in memory-mapped form.
             seed: seed of the order in training.
+            images_by: what tells `predict` whether an image is still the same: its size and `time`
+                of change, or its `content`, which is read once more but can be copied elsewhere.
 
         Raises:
             SelectionError: a fraction outside (0, 1].
@@ -142,6 +147,7 @@ class InstructionData(lightning.LightningDataModule):
         self.max_length, self.num_workers = max_length, num_workers
         self.image_cache = image_cache
         self.cache_dir, self.seed = cache_dir, seed
+        self.images_by: ImagesBy = images_by
         self.rows_done: np.ndarray | None = None
         self.rows_answered: np.ndarray | None = None
         self.selection: Selection | None = None
@@ -250,6 +256,15 @@ class InstructionData(lightning.LightningDataModule):
             str(device) if device is not None and device.type == "cuda" else "cpu",
         )
 
+    def images_state(self, by: str | None = None) -> str:
+        """A digest of the training records' images, after what was looked at and a colon.
+
+        Args:
+            by: `time` or `content` (default: as the option says).
+        """
+        by = by or self.images_by
+        return f"{by}:{images_digest(self.records, by == 'content')}"
+
     def signal(self, name: str, reader: str) -> np.ndarray:
         """A signal of the training records, memory-mapped, [N, ...].
 
@@ -279,6 +294,7 @@ class InstructionData(lightning.LightningDataModule):
         directories = [self.signals] if isinstance(self.signals, str) else self.signals
         stores = [SignalsStore(path, data=self.records.fingerprint) for path in directories]
         for store in stores:
+            store.check(images=self.images_state)
             if "activations" in store.kinds or len(stores) == 1:
                 model = checkpoint_fingerprint(self.reference) if self.reference else None
                 store.check(model=model, layers=self.layers)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coincide_pl.data.image_states import images_digest
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.signals import Activations, Manifest, ModelFacts, SignalsWriter, StoredSignal
 
@@ -80,10 +81,11 @@ def test_wrong_records(select, llava):
 @pytest.fixture
 def signals(llava, tmp_path):
     """A store of random rows for the LLaVA file, as it was at the start."""
-    data = LlavaJson(str(llava)).records(tmp_path / "cache").fingerprint
+    records = LlavaJson(str(llava)).records(tmp_path / "cache")
+    images = f"time:{images_digest(records)}"
     rows = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float16)
     stored = StoredSignal.of(Activations([0, 1]), ModelFacts(hidden_size=2))
-    manifest = Manifest(data, 60, "m", {}, {"activations": stored}, {})
+    manifest = Manifest(records.fingerprint, 60, "m", images, {}, {}, {"activations": stored}, {})
     SignalsWriter.create(tmp_path / "signals", manifest)
     writer = SignalsWriter(tmp_path / "signals", manifest)
 

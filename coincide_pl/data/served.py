@@ -36,6 +36,9 @@ class ServedData(Protocol):
     rows_answered: np.ndarray | None
     signals_read: dict[str, str]
 
+    def images_state(self) -> str:
+        """The state of the training records' images, which is another once one has changed."""
+
     def signal(self, name: str, reader: str) -> np.ndarray:
         """A signal of the training records, memory-mapped, [N, ...].
 

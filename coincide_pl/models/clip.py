@@ -70,6 +70,7 @@ class CLIPModule(lightning.LightningModule):
         self.pretrained = pretrained
         self.weights_dtype: DType = dtype
         self.attn_implementation = attn_implementation
+        self.settings = {"dtype": dtype, "attn_implementation": attn_implementation}
         self.processor: ProcessorMixin = load_processor(pretrained)
         text = AutoConfig.from_pretrained(pretrained, trust_remote_code=False).get_text_config()
         self.text_length: int = text.max_position_embeddings

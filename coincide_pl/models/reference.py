@@ -67,6 +67,11 @@ class ReferenceModule(lightning.LightningModule):
         check_parts(self.parts)
         self.weights_dtype: DType = dtype
         self.attn_implementation = attn_implementation
+        self.settings = {
+            "dtype": dtype,
+            "attn_implementation": attn_implementation,
+            "parts": self.parts,
+        }
         self.processor: ProcessorMixin = load_processor(pretrained)
         self.model: PreTrainedModel | None = None
 

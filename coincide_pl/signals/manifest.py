@@ -58,7 +58,10 @@ class Manifest:
         data: fingerprint of the records.
         num_rows: N.
         model: fingerprint of the checkpoint.
-        settings: whatever else changes the numbers, by the option's name.
+        images: state of the images, and before it, and a colon, what was looked at: `time` for
+            sizes and times of change, or `content`.
+        encoding: digests of what the encoder does, see `encoding_digests`.
+        settings: options that change the numbers, by name.
         signals: by name.
         versions: of the libraries; kept, not compared.
     """
@@ -66,6 +69,8 @@ class Manifest:
     data: str
     num_rows: int
     model: str
+    images: str
+    encoding: dict[str, str]
     settings: dict[str, Any]
     signals: dict[str, StoredSignal]
     versions: dict[str, str]
@@ -78,6 +83,16 @@ class Manifest:
         """
         mine, theirs = (json.loads(json.dumps(asdict(m))) for m in (self, other))
         found = [f"another {name}" for name in ("data", "model") if mine[name] != theirs[name]]
+        if mine["images"] != theirs["images"]:
+            ways = [m["images"].partition(":")[0] for m in (mine, theirs)]
+            found.append(
+                "images that have changed"
+                if ways[0] == ways[1]
+                else f"images known by {ways[0]}, not by {ways[1]} (data.images_by)"
+            )
+        for name, digest in mine["encoding"].items():
+            if theirs["encoding"].get(name) != digest:
+                found.append(f"another {name}")
         if mine["num_rows"] != theirs["num_rows"]:
             found.append(f"{mine['num_rows']} rows, not {theirs['num_rows']}")
         found += _compared(mine["settings"], theirs["settings"], "")
@@ -158,7 +173,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
         fields, digests = dict(content["manifest"]), content["digests"]
         if content.get("seal") not in (None, _seal(content)):
             raise ValueError("seal")
-        if "layers" in fields:
+        if "images" not in fields:
             raise SignalsError(_earlier(directory, fields))
         signals = {name: StoredSignal(**signal) for name, signal in fields["signals"].items()}
         manifest = Manifest(**{**fields, "signals": signals})
@@ -178,7 +193,7 @@ def _earlier(directory: Path, fields: dict[str, Any]) -> str:
     names = [f"{old} is now {RENAMED[old]}" for old in fields["signals"] if old in RENAMED]
     renamed = f" ({', '.join(names)})" if names else ""
     return (
-        f"{directory}: signals of an earlier version, which did not keep their arguments{renamed}: "
+        f"{directory}: signals of an earlier version, without all that they depend on{renamed}: "
         "delete it and run `coincide predict` again"
     )
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -221,8 +221,15 @@ class SignalsStore(Mapping[str, np.ndarray]):
         data: str | None = None,
         model: str | None = None,
         layers: list[int] | None = None,
+        images: Callable[[str], str] | None = None,
     ) -> None:
-        """Compares what the signals were made from with what is asked for; see `__init__`.
+        """Compares what the signals were made from with what is asked for.
+
+        Args:
+            data: fingerprint of the records.
+            model: fingerprint of the model.
+            layers: decoder layers that signals must have read, where they read layers.
+            images: gives the state of the images now, by `time` or by `content`.
 
         Raises:
             SignalsError: they were made from something else.
@@ -240,6 +247,17 @@ class SignalsStore(Mapping[str, np.ndarray]):
                     f"{self.directory}: its signals belong to other {name} ({found}, not {value}); "
                     "make them again with `coincide predict` in another directory"
                 )
+        kept = self.manifest.images
+        if images is not None and images(kept.partition(":")[0]) != kept:
+            raise SignalsError(
+                f"{self.directory}: the images have changed since its signals were made (sizes or "
+                "times of change); make them again with `coincide predict` in another directory. "
+                "Images that were only copied keep their times with `cp -a`, or need no times with "
+                "--data.images_by=content in predict"
+                if kept.startswith("time")
+                else f"{self.directory}: the images have changed since its signals were made; make "
+                "them again with `coincide predict` in another directory"
+            )
 
     @property
     def kinds(self) -> set[str]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from coincide_pl.data.collation import Batch
+from coincide_pl.data.probe import encoding_digests
 from coincide_pl.data.served import ServedData, served
 from coincide_pl.errors import ConfigError, SignalsError
 from coincide_pl.files import beside
@@ -31,13 +32,13 @@ class SignalsSource(Protocol):
 
     Attributes:
         fingerprint: of its checkpoint.
-        weights_dtype: in which the weights are held.
+        settings: its options that change the rows, by name.
         signals: what it makes.
         facts: sizes of the model.
     """
 
     fingerprint: str
-    weights_dtype: str
+    settings: dict[str, Any]
     signals: list[Signal]
     facts: ModelFacts
 
@@ -58,6 +59,7 @@ class DifficultySource(Protocol):
 def manifest_of(
     data: ServedData,
     model: str,
+    images: str,
     settings: dict[str, Any],
     signals: Sequence[Signal],
     facts: ModelFacts,
@@ -67,7 +69,9 @@ def manifest_of(
         data=data.records.fingerprint,
         num_rows=len(data.records),
         model=model,
-        settings=settings,
+        images=images,
+        encoding=encoding_digests(data.encoder),
+        settings={"max_length": data.max_length, **settings},
         signals={signal.name: StoredSignal.of(signal, facts) for signal in signals},
         versions={name: version(name) for name in ("coincide-pl", "torch", "transformers")},
     )
@@ -92,8 +96,14 @@ class WriteSignals(lightning.Callback):
         if stage != "predict":
             return
         data, module = served(trainer), cast(SignalsSource, pl_module)
-        settings = {"max_length": data.max_length, "dtype": module.weights_dtype}
-        manifest = manifest_of(data, module.fingerprint, settings, module.signals, module.facts)
+        manifest = manifest_of(
+            data,
+            module.fingerprint,
+            on_first_process(data.images_state),
+            {"precision": str(trainer.precision), **module.settings},
+            module.signals,
+            module.facts,
+        )
         on_first_process(lambda: SignalsWriter.create(self.directory, manifest))
         self.writer = SignalsWriter(self.directory, manifest, trainer.global_rank)
         data.rows_done = self.writer.done
@@ -121,7 +131,21 @@ class WriteSignals(lightning.Callback):
         trainer.strategy.barrier("signals written")
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        on_first_process(lambda: SignalsWriter.finish(self.directory))
+        on_first_process(lambda: self._finish(served(trainer)))
+
+    def _finish(self, data: ServedData) -> None:
+        """Seals the store.
+
+        Raises:
+            SignalsError: rows are missing, or images changed while they were read.
+        """
+        assert self.writer is not None
+        if data.images_state() != self.writer.manifest.images:
+            raise SignalsError(
+                f"{self.directory}: images changed while they were read; delete it and predict "
+                "again"
+            )
+        SignalsWriter.finish(self.directory)
 
     def on_exception(
         self,
@@ -174,9 +198,9 @@ class WriteDifficulty(lightning.Callback):
         values = module.difficulty()
         settings = {"values": hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()}
         signal = Difficulty()
-        manifest = manifest_of(
-            served(trainer), module.fingerprint, settings, [signal], ModelFacts()
-        )
+        data = served(trainer)
+        images = data.images_state()
+        manifest = manifest_of(data, module.fingerprint, images, settings, [signal], ModelFacts())
         target = Path(self.directory or Path(trainer.default_root_dir) / "signals")
         with beside(target) as aside:
             SignalsWriter.create(aside, manifest)

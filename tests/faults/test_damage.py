@@ -52,7 +52,9 @@ def damages(path, count, seed=0):
 
 def manifest(rows=N):
     stored = StoredSignal.of(Activations([0, 2]), ModelFacts(hidden_size=1))
-    return Manifest("d", rows, "m", {"dtype": "x"}, {"activations": stored}, {"torch": "1"})
+    return Manifest(
+        "d", rows, "m", "time:i", {}, {"dtype": "x"}, {"activations": stored}, {"torch": "1"}
+    )
 
 
 def write(folder, rows, finish=False):

@@ -102,7 +102,7 @@ def test_a_fit_does_not_go_on_from_code(runner, walked, mark):
 
 def test_arrays_with_objects_are_refused(mark, tmp_path):
     el2n = StoredSignal.of(El2n(), ModelFacts())
-    manifest = Manifest("d", 1, "m", {}, {"el2n": el2n}, {})
+    manifest = Manifest("d", 1, "m", "time:i", {}, {}, {"el2n": el2n}, {})
     SignalsWriter.create(tmp_path / "s", manifest)
     SignalsWriter(tmp_path / "s", manifest).close()
     np.save(tmp_path / "s/el2n.npy", np.array([Bomb(mark)], object), allow_pickle=True)

@@ -32,6 +32,8 @@ def manifest(**changes):
         "data": "d",
         "num_rows": N,
         "model": "m",
+        "images": "time:i",
+        "encoding": {"chat template": "c"},
         "settings": {},
         "signals": stored(Activations([0, 2, 3]), El2n()),
         "versions": {"torch": "1"},
@@ -91,6 +93,9 @@ def test_an_unfinished_store_says_how_much_is_missing_and_goes_on(tmp_path):
     [
         ({"data": "e"}, "another data"),
         ({"model": "n"}, "another model"),
+        ({"images": "time:j"}, "images that have changed"),
+        ({"images": "content:i"}, "images known by time, not by content .*"),
+        ({"encoding": {"chat template": "d"}}, "another chat template"),
         ({"settings": {"dtype": "x"}}, 'dtype null, not "x"'),
         ({"signals": stored(El2n())}, "the signals activations, el2n, not el2n"),
         (
