@@ -173,9 +173,11 @@ class Command(LightningCLI):
             mine.append(RichProgressBar())
         stage = self.verb
         if stage == "fit":
-            mine += [*self._checkpoints(config), NoteInputs(), LogToWandb()]
-            if not any(isinstance(one, ExportModel) for one in given(config)):
-                mine.append(ExportModel())
+            # The one that exports comes first: it may refuse the fit, and the others note what it
+            # has left.
+            exports = any(isinstance(one, ExportModel) for one in given(config))
+            mine += [*self._checkpoints(config), *([] if exports else [ExportModel()])]
+            mine += [NoteInputs(), LogToWandb()]
             if isinstance(self.model, SelfFilterModule):
                 mine.append(WriteDifficulty())
         if stage == "test":

@@ -255,7 +255,7 @@ from coincide_pl.errors import DataError
 
 
 class Stopping(lightning.Callback):
-    def on_train_start(self, trainer, module):
+    def on_train_batch_end(self, *args):
         raise DataError("the disk is full")
 """
 
