@@ -14,7 +14,8 @@ import coincide_pl
 from coincide_pl.command import renamed
 from coincide_pl.command.configs import configs_first
 from coincide_pl.command.functions import run_function
-from coincide_pl.command.messages import config_files
+from coincide_pl.command.imports import allow_named
+from coincide_pl.command.messages import config_files, not_allowed
 from coincide_pl.command.parser import Parser, check_text, refuse
 from coincide_pl.command.quiet import quiet
 from coincide_pl.command.verbs import BY_NAME, overview, suggestion
@@ -32,8 +33,6 @@ def main(args: list[str] | None = None) -> None:
         args: the words after `coincide`; default: the process's own.
     """
     words = sys.argv[1:] if args is None else args
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a user's own selector, by its import path
     quiet()
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     with interruption.listening():
@@ -77,6 +76,7 @@ def run(words: Sequence[str]) -> None:
         check_text(path)
     Parser.words = others
     verb = BY_NAME[word]
+    allow_named(others, "run_config" if verb.reads_runs else "")
     if verb.function:
         run_function(verb, others)
     else:
@@ -93,7 +93,7 @@ def versions() -> str:
 
 def line_of(error: CoincideError) -> str:
     """An error's line, without the traceback that a reader's process puts in front of it."""
-    text = str(error).strip()
+    text = not_allowed(str(error).strip())
     if text.startswith("Caught "):
         return re.sub(rf"^(\w+\.)*{type(error).__name__}: ", "", text.splitlines()[-1])
     return text

@@ -53,6 +53,7 @@ def one_line(message: str, parser: ArgumentParser, words: Sequence[str] = ()) ->
         parser: whose options are known.
         words: of the command line, for the whole names of options.
     """
+    message = not_allowed(message)
     complaint = Complaint(
         whole_name(_found(r'Parser key "([^"]+)"', message), words),
         _cause(message),
@@ -88,6 +89,21 @@ def no_class(complaint: Complaint, name: str) -> str:
 def no_import(complaint: Complaint, name: str, cause: str) -> str:
     """A class that can't be imported, or that lacks something."""
     return f"{complaint.key or 'class_path'}: {name}: {cause or 'can not be used'}"
+
+
+def not_allowed(text: str) -> str:
+    """The same text where it says that a class may not be imported, and what to do about it."""
+    match = re.search(r"Importing '([^']+)' is not allowed.*", text)
+    if not match:
+        return text
+    name = match[1]
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return text.replace(match[0], f"{name} is of Python's own library, and no class for this")
+    return text.replace(
+        match[0],
+        f"{name} is of a module that is imported only where you name it: as an option's value, or "
+        "in a config that you name (for a run's own: --run_config)",
+    )
 
 
 def abstract(complaint: Complaint, class_path: str) -> str:

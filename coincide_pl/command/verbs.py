@@ -20,12 +20,14 @@ class Verb:
             of Lightning's Trainer, which is a method of that name.
         operands: what stands on the command line without an option's name: parameters of the
             function, with their help.
+        reads_runs: whether it reads configs that came with a run, which anybody may have written.
     """
 
     name: str
     about: str
     function: str = ""
     operands: tuple[tuple[str, str], ...] = ()
+    reads_runs: bool = False
 
 
 VERBS = (
@@ -48,6 +50,7 @@ VERBS = (
         "write what a stopped fit has learned as a Hugging Face checkpoint",
         "coincide_pl.models.export:export",
         (("run", "directory of a fit"),),
+        reads_runs=True,
     ),
     Verb("validate", "compute the loss on validation data"),
     Verb("test", "generate answers to questions and score them by task"),
@@ -56,24 +59,28 @@ VERBS = (
         "write tables and figures of tested runs, over seeds",
         "coincide_pl.reporting.compare:compare",
         (("runs", "directories of runs, or W&B's files of them"),),
+        reads_runs=True,
     ),
     Verb(
         "report",
         "write an HTML page of what was selected, with samples",
         "coincide_pl.reporting.report:report",
         (("selection", "selection file, or its run's directory"),),
+        reads_runs=True,
     ),
     Verb(
         "subset",
         "write the selected records in the data set's own format, for another trainer",
         "coincide_pl.reporting.subset:subset",
         (("selection", "selection file, or its run's directory"),),
+        reads_runs=True,
     ),
     Verb(
         "overlap",
         "say how much several selections share, and where they differ",
         "coincide_pl.reporting.overlap:overlap",
         (("selections", "selection files, or their runs' directories"),),
+        reads_runs=True,
     ),
     Verb(
         "configs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Literal
 
@@ -56,7 +57,9 @@ def export_model(
     save_checkpoint(directory, model, _ProcessorFiles(module.pretrained))
 
 
-def export(run: str, output: str, checkpoint: str | None = None) -> None:
+def export(
+    run: str, output: str, checkpoint: str | None = None, run_config: str | None = None
+) -> None:
     """Write what a fit has trained so far as a Hugging Face checkpoint, adapters folded in.
 
     A fit that ends leaves one in `model/`; this is for one that was stopped, or for another of its
@@ -66,21 +69,27 @@ def export(run: str, output: str, checkpoint: str | None = None) -> None:
         run: the fit's `trainer.default_root_dir`.
         output: the directory to write; what is there is replaced.
         checkpoint: the training checkpoint (default: `checkpoints/last.ckpt` in the run).
+        run_config: config of the fit, for its module (default: `fit.yaml` in the run).
 
     Raises:
         ModelError: the run has no config of a fit, or no readable checkpoint.
     """
     folder = Path(run)
-    config = folder / "fit.yaml"
+    config = Path(run_config) if run_config else folder / "fit.yaml"
     path = Path(checkpoint) if checkpoint else folder / "checkpoints" / "last.ckpt"
     if not config.is_file():
         raise ModelError(f"{config}: no such file; is {run} the directory of a fit?")
     if not path.exists():
         raise ModelError(f"{path}: no such training checkpoint")
-    parser = LightningArgumentParser()
+    parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(lightning.LightningModule, "model", subclass_mode=True)
-    settings = yaml.safe_load(config.read_text())["model"]
-    module = parser.instantiate_classes(parser.parse_object({"model": settings})).model
+    try:
+        settings = yaml.safe_load(config.read_text())["model"]
+        parsed = parser.parse_object({"model": settings})
+    except (ArgumentError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{config}: has no model that can be built ({reason})") from error
+    module = parser.instantiate_classes(parsed).model
     module.configure_model()
     state = _trained(path)
     try:

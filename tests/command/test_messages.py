@@ -22,7 +22,7 @@ CASES = [
     (("fit", "--model.optimizer.help", "AdamW"), "--model=TargetModule"),
     ((*FIT, "--data.selector=Randm"), "data.selector: no class is called 'Randm'; did you mean"),
     ((*FIT, "--data.selector=nowhere.Mine"), "data.selector: nowhere.Mine: No module named"),
-    ((*FIT, "--data.selector=json.JSONDecoder"), "not correspond to a subclass of Selector"),
+    ((*FIT, "--data.selector=PIL.Image.Image"), "not correspond to a subclass of Selector"),
     ((*FIT, "--data.selector.seed=8"), "data.selector: name the class before its arguments"),
     ((*FIT, "--data.train.on_error=halt"), "data.train.on_error: 'halt' is not one of stop, skip"),
     (
