@@ -40,7 +40,7 @@ from coincide_pl.processes import on_first_process
 from coincide_pl.selection import Pool, Selection, Selector
 from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selector import SignalKind, missing, name_of, target_count
-from coincide_pl.selection.stored import check_given, is_as_asked, select_into
+from coincide_pl.selection.stored import check_given, count_asked, is_as_asked, select_into
 from coincide_pl.signals import Signals, SignalsStore
 
 ImagesBy = Literal["time", "content"]
@@ -72,7 +72,7 @@ class InstructionData(lightning.LightningDataModule):
         val: Reader | None = None,
         test: Reader | None = None,
         selector: Selector | None = None,
-        fraction: float = 1.0,
+        fraction: float | None = None,
         signals: str | list[str] | None = None,
         selection: str | None = None,
         reference: str | None = None,
@@ -97,7 +97,7 @@ class InstructionData(lightning.LightningDataModule):
             test: questions whose generated answers are scored.
             selector: the method that chooses; without one, `selection` must exist, or all data are
                 used.
-            fraction: share of the data to choose, in (0, 1].
+            fraction: share of the data to choose, in (0, 1] (default: all of it, with a warning).
             signals: directory of per-sample signals, which `predict` writes and selectors read; or
                 a list of directories, where a selector needs signals of several models.
             selection: path of the selection file (default: `selection.safetensors` in the run's
@@ -127,7 +127,7 @@ class InstructionData(lightning.LightningDataModule):
             DataError: sizes that are not positive.
         """
         super().__init__()
-        target_count(fraction, 1 << 62)
+        target_count(1.0 if fraction is None else fraction, 1 << 62)
         for name, value in (
             ("batch_size", batch_size),
             ("eval_batch_size", eval_batch_size or 1),
@@ -173,8 +173,14 @@ class InstructionData(lightning.LightningDataModule):
             raise DataError(f"data.{first}: {stage} needs a reader there")
         on_first_process(lambda: self._read(stage))
         self._read(stage)
-        if stage in ("fit", "select") and (self.selector or self.selection_path):
-            self.selection = self._select()
+        if stage in ("fit", "select"):
+            if self.selector or self.selection_path:
+                self.selection = self._select()
+            elif (self.fraction or 1) < 1:
+                raise SelectionError(
+                    f"data.fraction: nothing chooses {self.fraction} of the data; name a selector "
+                    "(data.selector), or a selection file (data.selection)"
+                )
         if stage != "select":
             self.encoder = self._encoder(stage)
 
@@ -213,7 +219,7 @@ class InstructionData(lightning.LightningDataModule):
         if selector is None:
             on_first_process(lambda: check_given(path, self.records.fingerprint, len(self.records)))
             return Selection.load(path)
-        count = target_count(self.fraction, len(self.records))
+        count = count_asked(selector, self.fraction, len(self.records))
         if not on_first_process(lambda: is_as_asked(path, selector, self._pool(selector), count)):
             device = None if self.trainer is None else self.trainer.strategy.root_device
             select_into(path, selector, self._pool(selector, device), count)

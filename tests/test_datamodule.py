@@ -6,8 +6,8 @@ import pytest
 from coincide_pl.data.batches import left_to_do
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.datamodule import InstructionData
-from coincide_pl.errors import ConfigError, DataError
-from coincide_pl.selection import Random, Selection
+from coincide_pl.errors import ConfigError, DataError, SelectionError
+from coincide_pl.selection import All, Random, Selection
 
 
 def data_of(llava, tmp_path, **options):
@@ -48,3 +48,20 @@ def test_every_process_has_a_batch_to_end_with():
     assert [batch.tolist() for batch in left_to_do(plan, done, 3)] == [[2, 3]] * 3
     assert [batch.tolist() for batch in left_to_do(plan, np.ones(5, bool), 2)] == [[4]] * 2
     assert left_to_do(plan, None, 2) == plan
+
+
+def test_how_many_are_chosen_is_said_where_nobody_asked(llava, tmp_path, caplog):
+    """A selector without a fraction would train on everything, and a fraction without one too."""
+    place = {"selection": str(tmp_path / "selection.safetensors")}
+    for options, said in (
+        ({"selector": Random()}, True),
+        ({"selector": Random(), "fraction": 1.0}, False),
+        ({"selector": All()}, False),
+    ):
+        caplog.clear()
+        data = data_of(llava, tmp_path, **options, **place)
+        data.setup("select")
+        assert len(data.selection.indices) == 60
+        assert ("data.fraction: not given, so Random chooses all 60 samples" in caplog.text) == said
+    with pytest.raises(SelectionError, match=r"data.fraction: nothing chooses 0.2 of the data"):
+        data_of(llava, tmp_path, fraction=0.2).setup("select")

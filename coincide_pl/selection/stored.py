@@ -7,8 +7,9 @@ from pathlib import Path
 
 from coincide_pl.errors import CoincideError, SelectionError
 from coincide_pl.processes import on_first_process
+from coincide_pl.selection.methods.everything import All
 from coincide_pl.selection.selection import Selection
-from coincide_pl.selection.selector import Pool, Selector
+from coincide_pl.selection.selector import Pool, Selector, target_count
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,26 @@ def check_given(path: Path, data: str, num_rows: int) -> None:
     found = Selection.load(path)
     if (found.made_from.get("data"), found.pool_size) != (data, num_rows):
         raise SelectionError(f"{path}: was made from other data than data.train")
+
+
+def count_asked(selector: Selector, fraction: float | None, size: int) -> int:
+    """How many rows a selector is to choose; says so where nobody said how many.
+
+    Args:
+        selector: chooses.
+        fraction: share of the rows; None where it was not given, which stands for all.
+        size: rows of the pool.
+
+    Raises:
+        SelectionError: the fraction is outside (0, 1], or leaves nothing.
+    """
+    if fraction is None and not isinstance(selector, All):
+        log.warning(
+            "data.fraction: not given, so %s chooses all %d samples; give the share to choose",
+            type(selector).__name__,
+            size,
+        )
+    return target_count(1.0 if fraction is None else fraction, size)
 
 
 def is_as_asked(path: Path, selector: Selector, pool: Pool, count: int) -> bool:
