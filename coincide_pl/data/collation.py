@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,12 @@ from torch.utils.data import Dataset
 
 from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoder, Encoding
 from coincide_pl.data.images import open_image
-from coincide_pl.data.record import IMAGE_MARK, Record
+from coincide_pl.data.record import IMAGE_MARK, Record, Unusable
 from coincide_pl.data.records import Records
-from coincide_pl.errors import DataError
+from coincide_pl.errors import DataError, ModelError
+
+REFUSED = "with an image that the processor refuses"
+"""Kind of an unusable image."""
 
 MARKS = re.compile(f" {IMAGE_MARK}(?= )|\n{IMAGE_MARK}$|{IMAGE_MARK}\n?")
 
@@ -131,7 +135,10 @@ class EncodedBatches(Dataset[Batch]):
                     except DataError as error:
                         name = self.records.name(row)
                         raise DataError(f"{name}: 'image': {error}") from error
-            encoding = encode(record, [images[path] for path in record.images])
+            try:
+                encoding = encode(record, [images[path] for path in record.images])
+            except ModelError as error:
+                raise ModelError(f"{self.records.name(row)}: {error}") from error
             encodings.append(encoding)
             occurrences += record.images[: encoding.num_images]
         batch = collate(rows, records, encodings, images, occurrences, self._pad_id, self.prompts)
@@ -145,7 +152,7 @@ class EncodedBatches(Dataset[Batch]):
     def _image(self, path: str) -> EncodedImage:
         if path in self._kept:
             return self._kept[path]
-        image = self.encoder.encode_image(open_image(self.records.image_root, path))
+        image = processed(self.encoder, self.records.image_root, path)
         size = image.tokens.nbytes + sum(value.nbytes for value in image.inputs.values())
         if size <= self.image_cache:  # what came first stays: an epoch comes back to all alike
             self.image_cache -= size
@@ -165,6 +172,27 @@ def without_images(record: Record) -> Record:
         for turn in record.turns
     )
     return replace(record, images=(), turns=turns)
+
+
+def processed(encoder: Encoder, root: Path, path: str) -> EncodedImage:
+    """An image of a data set as the model reads it.
+
+    Args:
+        encoder: with the processor.
+        root: the image folder.
+        path: of the image within it.
+
+    Raises:
+        Unusable: the image can't be opened, or the processor refuses it.
+    """
+    image = open_image(root, path)
+    try:
+        return encoder.encode_image(image)
+    except Exception as error:  # processors raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        size = f"{image.width} by {image.height} pixels"
+        message = f"{root / path}: the processor refuses it ({size}: {reason})"
+        raise Unusable(REFUSED, message) from error
 
 
 def collate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -57,7 +58,7 @@ def _states(root: Path, names: Sequence[str], timed: bool) -> bytes:
 
 def _contents(root: Path, names: Sequence[str], timed: bool) -> bytes:
     """The digests of some images, 16 bytes each."""
-    return b"".join(_content(os.path.join(root, name)) for name in names)
+    return b"".join(_content(located(root, name)) for name in names)
 
 
 def _content(path: str) -> bytes:
@@ -68,12 +69,27 @@ def _content(path: str) -> bytes:
         return bytes(16)
 
 
+def located(root: Path, name: str) -> str:
+    """The path of an image, also where its name is composed otherwise on disk.
+
+    An accented letter can be one character or two (NFC or NFD), and copying between systems
+    changes the one into the other.
+    """
+    path = os.path.join(root, name)
+    if not name.isascii() and not os.path.lexists(path):
+        for form in ("NFC", "NFD"):
+            other = os.path.join(root, unicodedata.normalize(form, name))
+            if os.path.lexists(other):
+                return other
+    return path
+
+
 def file_states(root: Path, names: Iterable[str]) -> dict[str, list[int] | None]:
     """Size in bytes and time of change in nanoseconds of some images; None where there is none."""
     found: dict[str, list[int] | None] = {}
     for name in names:
         try:
-            state = os.stat(os.path.join(root, name))
+            state = os.stat(located(root, name))
         except (OSError, ValueError):
             found[name] = None
         else:

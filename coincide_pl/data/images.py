@@ -16,10 +16,14 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.progress import Progress
 
+from coincide_pl.data.image_states import located
 from coincide_pl.data.record import Unusable
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: Pillow's own limit against decompression bombs."""
+MAX_RATIO = 100
+"""Images that are more times as long as wide, or as wide as long, are refused: models scale the
+shorter side to hundreds of pixels, and the longer one with it."""
 MISSING, BROKEN = "with a missing image", "with a broken image"
 """Kinds of unusable images, as they are counted."""
 FAULTS = (
@@ -91,17 +95,21 @@ def unusable_images(
 
 def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
     """Opens and decodes an image; a JPEG may come out up to `scale` times smaller."""
-    path = os.path.join(root, relative)
+    path = located(root, relative)
     name = path if path.isprintable() else repr(path)
     try:
-        if not os.path.realpath(path).startswith(_real(root)):
-            raise Unusable(BROKEN, f"{name}: leads outside the image folder {root}")
+        if not _is_inside(root, path):
+            advice = "link its folder directly into that, if it may be read"
+            raise Unusable(BROKEN, f"{name}: leads outside the image folder {root}; {advice}")
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
             raise Unusable(BROKEN, f"{name}: not an ordinary file")
         with Image.open(path) as image:
+            size = f"{image.width} by {image.height} pixels"
             if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} by {image.height}"
-                raise Unusable(BROKEN, f"{name}: {size} pixels are too many")
+                raise Unusable(BROKEN, f"{name}: {size} are too many")
+            if max(image.size) > MAX_RATIO * min(image.size):
+                ratio = f"one side is more than {MAX_RATIO} times as long as the other"
+                raise Unusable(BROKEN, f"{name}: {size}: {ratio}")
             if scale > 1:
                 image.draft(None, (image.width // scale or 1, image.height // scale or 1))
             return _rgb(ImageOps.exif_transpose(image))
@@ -116,12 +124,23 @@ def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
         raise Unusable(BROKEN, f"{name}: a broken image ({reason})") from error
 
 
-@lru_cache(maxsize=64)
-def _real(root: Path) -> str:
-    return os.path.join(os.path.realpath(root), "")
+def _is_inside(root: Path, path: str) -> bool:
+    """Whether a file lies in the image folder, or in a folder that is linked directly into it."""
+    real = os.path.realpath(path)
+    if real.startswith(_real(str(root))):
+        return True
+    first, slash, _ = os.path.relpath(path, root).partition("/")
+    return bool(slash) and first != ".." and real.startswith(_real(os.path.join(root, first)))
+
+
+@lru_cache(maxsize=4096)
+def _real(folder: str) -> str:
+    return os.path.join(os.path.realpath(folder), "")
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         image = image.convert("I").point(lambda level: level / 257).convert("L")
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    image.info = {}  # what a file says of its palette, transparency or size is about that file
+    return image

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from coincide_pl.data.collation import processed
 from coincide_pl.data.encoding import Encoder
-from coincide_pl.data.images import open_image
 from coincide_pl.data.record import Record, Turn
 from coincide_pl.data.records import Records
 
@@ -49,7 +49,7 @@ def _tokens_per_image(records: Records, encoder: Encoder) -> int:
     """The mean over some images, spread over the data; 0 where there are none."""
     shown = np.flatnonzero(records.image_counts > 0)
     runs = [
-        len(encoder.encode_image(open_image(records.image_root, path)).tokens)
+        len(processed(encoder, records.image_root, path).tokens)
         for row in shown[:: max(1, len(shown) // SAMPLED_IMAGES)][:SAMPLED_IMAGES]
         for path in records[row].images[:1]
     ]

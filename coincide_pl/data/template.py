@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from coincide_pl.data.record import IMAGE_MARK, Turn
+from coincide_pl.data.rendering import Message, rendered, same_every_time
 from coincide_pl.errors import ModelError
+
+log = logging.getLogger(__name__)
 
 KEPT = 4096
 """How many structures of conversations are remembered."""
@@ -31,6 +36,10 @@ class Template:
 
     Blanks around a text stay or go as the template has it. Jinja runs once per structure of a
     conversation; what is said takes no part in it, so nothing that is typed can act as markup.
+
+    Some templates write no token that ends an answer, for they are made for models that bring one
+    out by themselves. Here the tokenizer's end token is put after each answer then, or a finetuned
+    model would never stop.
     """
 
     def __init__(self, processor: Any, image_token: str | None = None) -> None:
@@ -47,12 +56,22 @@ class Template:
         self._known: dict[tuple[Shape, bool], tuple[list[str], str]] = {}
         name = type(processor).__name__
         written = getattr(processor, "chat_template", None) or self.tokenizer.chat_template
-        self.jinja = written.get("default") if isinstance(written, dict) else written
-        if not self.jinja:
+        jinja = written.get("default") if isinstance(written, dict) else written
+        if not jinja:
             raise ModelError(
                 f"{name} has no chat template: add a chat_template.jinja to the checkpoint"
             )
-        shown, _ = self._render((("user", (None, ("", True, ""))), _ANSWER))
+        self.jinja = same_every_time(jinja)
+        self.added_end = ""
+        try:
+            shown, end = self._render((_SHOWN, _ANSWER))
+        except ModelError as error:
+            if self._takes_text_alone():
+                raise ModelError(
+                    "the chat template takes text alone, so it can't be used with images; "
+                    "give the checkpoint a chat_template.jinja that takes images"
+                ) from error
+            raise
         named = (image_token, *(getattr(processor, a, None) for a in ("boi_token", "image_token")))
         marks = [mark for mark in named if isinstance(mark, str) and mark in "".join(shown)]
         if not marks:
@@ -61,9 +80,17 @@ class Template:
                 "name it with the option data.image_token"
             )
         self.image_mark: str = marks[0]
-        asked = ("user", (("", True, ""),))
-        bare, _ = self._render((asked, _ANSWER))
-        wide, _ = self._render((asked, ("assistant", (("\n", True, "\n"),))))
+        if not self._is_end(end):
+            self.added_end = self.tokenizer.eos_token or ""
+            self._known.clear()
+            if not self.added_end:
+                log.warning(
+                    "%s: neither the chat template nor the tokenizer has a token that ends an "
+                    "answer: a model that is finetuned with them never stops",
+                    name,
+                )
+        bare, _ = self._render((_ASKED, _ANSWER))
+        wide, _ = self._render((_ASKED, ("assistant", (("\n", True, "\n"),))))
         self.strips_answers = bare == wide
 
     def render(
@@ -115,36 +142,51 @@ class Template:
     def _render(self, shape: Shape, ends: bool = True) -> tuple[list[str], str]:
         """The pieces between the texts of a structure, and what ends a last answer."""
         if (shape, ends) not in self._known:
-            messages: list[dict[str, object]] = []
-            marks: list[str] = []
-            for role, parts in shape:
-                content: list[dict[str, str]] = []
-                for part in parts:
-                    if part is None:
-                        content.append({"type": "image"})
-                        continue
-                    mark = f"\ue000{len(marks)}\ue001" if part[1] else ""
-                    marks += [mark] if mark else []
-                    content.append({"type": "text", "text": part[0] + mark + part[2]})
-                messages.append({"role": role, "content": content})
-            text = self.tokenizer.apply_chat_template(
-                messages, chat_template=self.jinja, tokenize=False
-            )
-            pieces = []
-            for mark in marks:
-                before, found, text = text.partition(mark)
-                if not found:
-                    roles = ", ".join(role for role, _ in shape)
-                    raise ModelError(
-                        "the chat template does not show each turn as it is; "
-                        f"it can't be used for turns by {roles}"
-                    )
-                pieces.append(before)
-            pieces.append(text)
+            roles = [role for role, parts in shape for part in parts if part and part[1]]
+            pieces = self._pieces(shape, len(roles))
+            text = pieces[-1]
+            end = self._end(shape, text) if ends else ""
+            if ends and self.added_end:
+                for number, role in enumerate(roles):
+                    if role == "assistant":
+                        pieces[number + 1] = self._ended(pieces[number + 1], end)
+                end += self.added_end
             if len(self._known) == KEPT:
                 self._known.clear()
-            self._known[shape, ends] = pieces, self._end(shape, text) if ends else ""
+            self._known[shape, ends] = pieces, end
         return self._known[shape, ends]
+
+    def _pieces(self, shape: Shape, count: int) -> list[str]:
+        """What the template writes before, between and after the `count` texts of a structure.
+
+        Contents are lists of parts. Where the template takes text alone from somebody who shows no
+        image, it is given text.
+        """
+        refused: ModelError | None = None
+        for plain in AS_TEXT:
+            try:
+                text = rendered(self.tokenizer, self.jinja, _messages(shape, plain))
+            except ModelError as error:
+                refused = refused or error
+                continue
+            pieces = []
+            for number in range(count):
+                before, found, text = text.partition(_mark(number))
+                pieces += [before] if found else []
+            if len(pieces) == count and not PRINTED_PARTS.search("".join([*pieces, text])):
+                return [*pieces, text]
+        raise refused or ModelError(
+            "the chat template does not show each turn as it is; "
+            f"it can't be used for turns by {', '.join(role for role, _ in shape)}"
+        )
+
+    def _takes_text_alone(self) -> bool:
+        """Whether the template, which can't be used with images, can be used without."""
+        try:
+            self._pieces((_ASKED, _ANSWER), 2)
+        except ModelError:
+            return False
+        return True
 
     def _end(self, shape: Shape, after: str) -> str:
         """What the template prints after an answer that is the last turn."""
@@ -152,5 +194,54 @@ class Template:
             after = self._render((shape[0], _ANSWER), ends=False)[0][-1]
         return after.rstrip()
 
+    def _ended(self, piece: str, end: str) -> str:
+        """A piece that follows an answer, with the end token where it has none of its own."""
+        if piece.lstrip().startswith(self.added_end):
+            return piece
+        place = len(end) if piece.startswith(end) else 0
+        return piece[:place] + self.added_end + piece[place:]
 
-_ANSWER = ("assistant", (("", True, ""),))
+    def _is_end(self, end: str) -> bool:
+        """Whether what is printed after an answer holds a control token, which ends it."""
+        ids = self.tokenizer(end, add_special_tokens=False)["input_ids"] if end else []
+        control = {id for id, kind in self.tokenizer.added_tokens_decoder.items() if kind.special}
+        return not control.isdisjoint(ids)
+
+
+def _messages(shape: Shape, plain: Sequence[str]) -> list[Message]:
+    """Messages of a structure, with marks for what is said.
+
+    Args:
+        shape: the structure.
+        plain: roles whose content is text where it shows no image; that of others is a list.
+    """
+    messages: list[Message] = []
+    count = 0
+    for role, pieces in shape:
+        content: list[dict[str, str]] = []
+        for piece in pieces:
+            if piece is None:
+                content.append({"type": "image"})
+                continue
+            before, said, after = piece
+            content.append({"type": "text", "text": before + _mark(count) * said + after})
+            count += said
+        if role in plain and None not in pieces:
+            messages.append({"role": role, "content": "".join(part["text"] for part in content)})
+        else:
+            messages.append({"role": role, "content": content})
+    return messages
+
+
+def _mark(number: int) -> str:
+    """Stands for a text that is said, in what is rendered."""
+    return f"\ue000{number}\ue001"
+
+
+AS_TEXT = ((), ("assistant",), ("assistant", "system"), ("assistant", "system", "user"))
+"""Roles from whom a template may take text alone; the first that it can be used with counts."""
+PRINTED_PARTS = re.compile(r"\{['\"]type['\"]: ['\"](text|image)")
+"""How parts look where a template prints them, rather than what is in them."""
+_ASKED: tuple[str, tuple[Part, ...]] = ("user", (("", True, ""),))
+_SHOWN: tuple[str, tuple[Part, ...]] = ("user", (None, ("", True, "")))
+_ANSWER: tuple[str, tuple[Part, ...]] = ("assistant", (("", True, ""),))

@@ -250,7 +250,7 @@ def test_wrong_files_are_named(tmp_path):
             list(ChatDataset(*map(str, args)))
 
     refuse("nowhere: no such data file or folder", tmp_path / "nowhere")
-    refuse("no .parquet, .arrow, .jsonl, .json files", tmp_path)
+    refuse("no .parquet, .arrow, .jsonl, .ndjson, .json files", tmp_path)
     hub(tmp_path / "hub")
     refuse("no files of split 'dev'; there are test, train", tmp_path / "hub", "dev")
     splits(tmp_path / "splits")

@@ -14,11 +14,15 @@ from coincide_pl.data.readers.conversation import (
     Item,
     identity_of,
     inside,
+    listed,
+    other_reader,
     source_of,
     turns_of,
+    with_system,
 )
 from coincide_pl.data.readers.reader import OnError, Reader
-from coincide_pl.data.readers.tables import find_files, rows, write_rows
+from coincide_pl.data.readers.tables import find_files, json_kind, rows, write_rows
+from coincide_pl.data.readers.unread import UNREAD_KEYS, is_media, refuse_unread
 from coincide_pl.data.record import IMAGE_MARK, Record, Role, Unusable
 from coincide_pl.errors import DataError, FileError
 from coincide_pl.files import reason
@@ -70,7 +74,7 @@ class ChatDataset(Reader):
         Raises:
             DataError: there are no such files, or no such folder.
         """
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.split = split
         self.image_folder = image_folder
         self.source_field = source_field
@@ -80,7 +84,7 @@ class ChatDataset(Reader):
             if not file.is_file():
                 raise DataError(f"{file}: no such data file")
         folder = self.path if self.path.is_dir() else self.path.parent
-        self.image_root = Path(image_folder) if image_folder else folder
+        self.image_root = Path(image_folder).expanduser() if image_folder else folder
         if not self.image_root.is_dir():
             raise DataError(f"{image_folder}: no such image folder")
         self._starts: list[tuple[str, int]] = []
@@ -112,32 +116,39 @@ class ChatDataset(Reader):
 
     def items(self) -> Iterator[object]:
         """Yields the rows, file after file, with the columns that are read."""
-        columns = [*CONVERSATIONS, *IMAGES, "id", "task_name", "source"]
-        columns += [self.source_field] if self.source_field else []
         self._starts, number = [], 0
         several = len({file.parent for file in self._files}) > 1
         for file in self._files:
             self._starts.append((str(file.resolve()), number))
             self._subset = file.parent.name if several else None
-            for item in rows(file, columns):
+            for item in rows(file, self._reads):
                 number += 1
                 yield item
+
+    def _reads(self, column: str) -> bool:
+        """Whether a column is read, be it for what must not be dropped in silence."""
+        known = (*CONVERSATIONS, *IMAGES, *UNREAD_KEYS, "id", "system", "task_name", "source")
+        return column in known or column == self.source_field or is_media(column)
 
     def record(self, number: int, item: object) -> Record:
         """A row as a record."""
         if not isinstance(item, dict):
             raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
         identity = identity_of(item, "id", number)
+        refuse_unread(item, IMAGES)
         images = _Images(self, item)
         field = next((name for name in CONVERSATIONS if item.get(name) is not None), "messages")
-        conversation = item.get(field)
+        conversation = listed(item.get(field), field)
         who, what = CONVERSATIONS[field]
         if isinstance(conversation, list) and conversation and isinstance(conversation[0], dict):
             if conversation[0].get("role") is not None:
                 who, what = CONVERSATIONS["messages"]
             elif conversation[0].get("from") is not None:
                 who, what = CONVERSATIONS["conversations"]
+        if not conversation:
+            raise Unusable(MALFORMED, f"no {field!r}{other_reader(item)}")
         turns = turns_of(conversation, field, who, what, images.text)
+        turns = with_system(turns, item.get("system"))
         paths = (*images.unshown(), *images.shown)
         return Record(identity, paths, turns, self._source(item, paths), number)
 
@@ -169,8 +180,8 @@ class ChatDataset(Reader):
     @cached_property
     def _embeds(self) -> bool:
         """Whether the first image of the data set is embedded."""
-        for file in self._files if self._files[0].suffix in (".parquet", ".arrow") else []:
-            for row in rows(file, [*CONVERSATIONS, *IMAGES]):
+        for file in self._files if not json_kind(self._files[0]) else []:
+            for row in rows(file, lambda name: name in (*CONVERSATIONS, *IMAGES)):
                 assert isinstance(row, dict)
                 image = next(_Images(self, row).all(), None)
                 if image is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from coincide_pl.data.readers.unread import refuse_unread_turn
 from coincide_pl.data.record import IMAGE_MARK, Record, Role, Turn, Unusable
 
 SENDERS: dict[str, Role] = {
@@ -18,6 +22,9 @@ SENDERS: dict[str, Role] = {
 LLAVA_SENDERS: dict[Role, str] = {"user": "human", "assistant": "gpt", "system": "system"}
 Item = dict[str, object]
 """An object as it stands in a data file."""
+LONGEST_PATH = 1024
+"""In characters; what is longer is no path."""
+BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}\s*")
 MALFORMED, UNTRAINABLE = "malformed", "with nothing to train on"
 """Kinds of unusable records, as they are counted."""
 FIRST = "conversations began with an answer, which was dropped"
@@ -98,6 +105,32 @@ def trainable(record: Record) -> tuple[Record, list[str]]:
     return record, done
 
 
+def other_reader(item: Item) -> str:
+    """Which reader an item may be meant for, to end a sentence with; nothing where none is."""
+    for key, reader in (
+        ("conversations", "LlavaJson"),
+        ("messages", "ChatDataset"),
+        ("question_id", "QuestionFile"),
+    ):
+        if item.get(key):
+            return f", but {key!r}: {reader} reads that"
+    return ""
+
+
+def listed(conversation: object, field: str) -> object:
+    """A conversation that may be JSON text, as tables hold it, as a list.
+
+    Raises:
+        Unusable: it is text, and not JSON.
+    """
+    if not isinstance(conversation, str) or not conversation.lstrip().startswith("["):
+        return conversation
+    try:
+        return json.loads(conversation)
+    except (ValueError, RecursionError):
+        raise Unusable(MALFORMED, f"{field!r} is text, and not JSON") from None
+
+
 def turns_of(
     conversation: object,
     field: str,
@@ -117,14 +150,16 @@ def turns_of(
     Raises:
         Unusable: it is no such list.
     """
+    conversation = listed(conversation, field)
     if not isinstance(conversation, list) or not conversation:
         raise Unusable(MALFORMED, f"no {field!r}")
     turns = []
     for position, turn in enumerate(conversation):
         try:
-            role, said = SENDERS[turn[who]], turn[what]
+            role, said = sender_of(turn[who]), turn[what]
         except (KeyError, TypeError):
             raise Unusable(MALFORMED, f"turn {position} {_lacks(turn, who, what)}") from None
+        refuse_unread_turn(position, turn, (who, what))
         if text_of is not None:
             said = text_of(said, role)
         if type(said) is not str:
@@ -133,21 +168,65 @@ def turns_of(
     return tuple(turns)
 
 
+def sender_of(name: str) -> Role:
+    """The role of a sender, however it is capitalized.
+
+    Raises:
+        KeyError: no such sender is known.
+    """
+    try:
+        return SENDERS[name]
+    except KeyError:
+        if not isinstance(name, str):
+            raise
+        return SENDERS[name.lower()]
+
+
+def with_system(turns: tuple[Turn, ...], system: object) -> tuple[Turn, ...]:
+    """A conversation with the system text that stands beside it, as LLaMA-Factory has it.
+
+    Args:
+        turns: the conversation.
+        system: the item's own system text, if any.
+
+    Raises:
+        Unusable: it is no text, or there is another one already.
+    """
+    if system is None or system == "":
+        return turns
+    if not isinstance(system, str):
+        raise Unusable(MALFORMED, "'system' must be text")
+    if turns[0].role != "system":
+        return (Turn("system", system), *turns)
+    if turns[0].text != system:
+        raise Unusable(MALFORMED, "'system' is another text than the system turn")
+    return turns
+
+
 def _lacks(turn: object, who: str, what: str) -> str:
     sender = turn.get(who) if isinstance(turn, dict) else None
-    if not isinstance(turn, dict) or (isinstance(sender, str) and sender in SENDERS):
+    if not isinstance(turn, dict) or (isinstance(sender, str) and sender.lower() in SENDERS):
         return f"must have a {what!r} that is text"
     return f"is {who!r} {str(sender)[:40]!r}; known are {', '.join(SENDERS)}"
 
 
 def inside(image: str, root: Path) -> str:
-    """A path of an image relative to its folder.
+    """A path of an image relative to its folder, with `/` between its parts.
+
+    Args:
+        image: as it stands in the file; backslashes are taken as they are meant on Windows.
+        root: the image folder.
 
     Raises:
-        Unusable: it leads out of the folder.
+        Unusable: it leads out of the folder, or is an image itself.
     """
+    if image.startswith("data:") or (len(image) > LONGEST_PATH and BASE64.fullmatch(image)):
+        raise Unusable(MALFORMED, "'image' holds base64 data; images must be files")
+    if len(image) > LONGEST_PATH:
+        raise Unusable(MALFORMED, f"'image' is a path of {len(image):,} characters")
+    image = image.replace("\\", "/")
     if image.startswith("/"):
-        front = f"{root.absolute()}/"
+        front = os.path.join(root.absolute(), "")
         if not image.startswith(front):
             raise Unusable(MALFORMED, f"'image' {image[:200]!r} leads outside the image folder")
         image = image[len(front) :]

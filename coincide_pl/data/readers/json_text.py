@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from coincide_pl.errors import DataError
+from coincide_pl.files import reason
 
 BUFFER = 1 << 20
 """How many characters are read at a time."""
@@ -24,7 +28,7 @@ def json_items(path: Path) -> Iterator[object]:
     """
     decode = json.JSONDecoder().raw_decode
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with opened(path) as file:
             buffer, start = file.read(BUFFER), 0
             while buffer and not buffer.strip():
                 buffer = file.read(BUFFER)
@@ -56,10 +60,10 @@ def json_items(path: Path) -> Iterator[object]:
                             continue
                         if not array and start == len(buffer):
                             return
-                    reason = "nested too deeply"
+                    cause = "nested too deeply"
                     if not isinstance(error, RecursionError):
-                        reason = getattr(error, "msg", "a number with too many digits")
-                    raise DataError(f"{path}: record {count}: not JSON: {reason}") from error
+                        cause = getattr(error, "msg", "a number with too many digits")
+                    raise DataError(f"{path}: record {count}: not JSON: {cause}") from error
                 yield item
                 count, start = count + 1, stop
                 after = _skip(buffer, start)
@@ -69,8 +73,15 @@ def json_items(path: Path) -> Iterator[object]:
                     buffer, start = buffer[start:], 0
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason})") from error
-    except OSError as error:
-        raise DataError(f"{path}: can't be read ({error.strerror})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: can't be read ({reason(error)})") from error
+
+
+def opened(path: Path) -> TextIO:
+    """A file of text, decompressed where its name ends in `.gz`."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def chosen_items(path: Path, numbers: Iterable[int]) -> list[object]:
@@ -96,7 +107,10 @@ def json_lines(items: Iterable[object]) -> Iterator[str]:
 
 
 def _text(item: object) -> str:
-    text = json.dumps(item, ensure_ascii=False)
+    try:
+        text = json.dumps(item, ensure_ascii=False)
+    except RecursionError as error:
+        raise DataError("a record is nested too deeply to be written") from error
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can write

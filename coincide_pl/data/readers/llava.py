@@ -7,16 +7,23 @@ from pathlib import Path
 
 from coincide_pl.data.readers.conversation import (
     MALFORMED,
+    Item,
     identity_of,
     inside,
+    other_reader,
     source_of,
     turns_of,
+    with_system,
 )
 from coincide_pl.data.readers.json_text import chosen_items, json_array, json_items
 from coincide_pl.data.readers.reader import OnError, Reader
+from coincide_pl.data.readers.unread import refuse_unread
 from coincide_pl.data.record import Record, Unusable
 from coincide_pl.errors import DataError
 from coincide_pl.files import write_text
+
+IMAGES = ("image", "images")
+"""Keys of an item's images; the first that is there counts."""
 
 
 class LlavaJson(Reader):
@@ -49,11 +56,13 @@ class LlavaJson(Reader):
         Raises:
             DataError: there is no such file or folder.
         """
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.image_folder = image_folder
-        self.image_root = Path(image_folder) if image_folder else self.path.parent
+        self.image_root = Path(image_folder).expanduser() if image_folder else self.path.parent
         self.source_field = source_field
         self.on_error = on_error
+        if self.path.is_dir() or self.path.suffix in (".parquet", ".arrow"):
+            raise DataError(f"{path}: not JSON; ChatDataset reads folders, Parquet and Arrow")
         if not self.path.is_file():
             raise DataError(f"{path}: no such data file")
         if not self.image_root.is_dir():
@@ -76,14 +85,28 @@ class LlavaJson(Reader):
         if not isinstance(item, dict):
             raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
         identity = identity_of(item, "id", number)
-        images = item.get("image") or []
-        images = [images] if isinstance(images, str) else images
-        if not isinstance(images, list) or not all(isinstance(i, str) for i in images):
-            raise Unusable(MALFORMED, "'image' must be a path or a list of paths")
-        paths = tuple([inside(image, self.image_root) for image in images])
-        turns = turns_of(item.get("conversations"), "conversations", "from", "value")
+        refuse_unread(item, IMAGES)
+        paths = tuple([inside(image, self.image_root) for image in images_of(item)])
+        conversations = item.get("conversations")
+        if not conversations:
+            raise Unusable(MALFORMED, f"no 'conversations'{other_reader(item)}")
+        turns = turns_of(conversations, "conversations", "from", "value")
+        turns = with_system(turns, item.get("system"))
         return Record(identity, paths, turns, source_of(item, paths, self.source_field), number)
 
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes the chosen items as they stand in the file, unknown keys too, as a JSON array."""
         write_text(path, json_array(chosen_items(self.path, numbers)))
+
+
+def images_of(item: Item) -> list[str]:
+    """The paths of an item's images.
+
+    Raises:
+        Unusable: they are no paths.
+    """
+    images: object = next((item[key] for key in IMAGES if item.get(key)), [])
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise Unusable(MALFORMED, "'image' must be a path or a list of paths")
+    return images

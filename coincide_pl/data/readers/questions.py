@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from coincide_pl.data.readers.conversation import MALFORMED, Item, identity_of, inside
+from coincide_pl.data.readers.conversation import MALFORMED, Item, identity_of, inside, other_reader
 from coincide_pl.data.readers.json_text import chosen_items, json_items, json_lines
 from coincide_pl.data.readers.reader import OnError, Reader
+from coincide_pl.data.readers.unread import refuse_unread
 from coincide_pl.data.record import IMAGE_MARK, Record, Turn, Unusable
 from coincide_pl.errors import DataError
 from coincide_pl.files import write_text
@@ -52,10 +53,10 @@ class QuestionFile(Reader):
         Raises:
             DataError: there is no such file or folder.
         """
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.image_folder = image_folder
-        self.image_root = Path(image_folder) if image_folder else self.path.parent
-        self.answers = Path(answers) if answers else None
+        self.image_root = Path(image_folder).expanduser() if image_folder else self.path.parent
+        self.answers = Path(answers).expanduser() if answers else None
         self.suffix = suffix
         self.on_error = on_error
         for file in self.files():
@@ -82,9 +83,10 @@ class QuestionFile(Reader):
         if not isinstance(item, dict):
             raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
         identity = identity_of(item, self.id_field, number)
+        refuse_unread(item, ("image",))
         text = item.get("text", item.get("question"))
         if not isinstance(text, str):
-            raise Unusable(MALFORMED, "'text' must be text")
+            raise Unusable(MALFORMED, f"'text' must be text{other_reader(item)}")
         truth = self._known.get(identity, answer_of(item))
         if truth is None:
             where = self.answers or "'answer'; name a file of answers"

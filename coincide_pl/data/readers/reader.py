@@ -22,6 +22,7 @@ from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.conversation import MALFORMED, llava_item, named, trainable
 from coincide_pl.data.readers.findings import Findings
 from coincide_pl.data.readers.json_text import json_array
+from coincide_pl.data.readers.unread import refuse_marks
 from coincide_pl.data.record import Record, Unusable
 from coincide_pl.data.records import Notes, Records, place
 from coincide_pl.errors import DataError
@@ -29,7 +30,7 @@ from coincide_pl.files import content_digest, is_as_it_was, write_text
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the same source would be read into other records, or they would be kept otherwise."""
 
 OnError = Literal["stop", "skip"]
@@ -165,6 +166,7 @@ class Reader(ABC):
         for number, item in enumerate(self.items()):
             try:
                 record = self.record(number, item)
+                refuse_marks(record)
                 if self.trained_on:
                     record, changes = trainable(record)
                     for change in changes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
 from itertools import chain
@@ -18,13 +19,15 @@ from coincide_pl.data.readers.json_text import json_array, json_items, json_line
 from coincide_pl.errors import DataError
 from coincide_pl.files import PART, beside, write_text
 
+log = logging.getLogger(__name__)
+
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """Words in the name of a file or folder that tell its split."""
-SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json")
+SUFFIXES = (".parquet", ".arrow", ".jsonl", ".ndjson", ".json")
 ROWS_PER_BATCH = 128
 ABOUT = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 """Files that tell of data and hold none."""
@@ -53,10 +56,11 @@ def find_files(path: Path, split: str) -> list[Path]:
         try:
             listed = json.loads((path / "state.json").read_text())["_data_files"]
             return [path / Path(one["filename"]).name for one in listed]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path / 'state.json'}: names no data files") from error
     for suffix in SUFFIXES:
-        inside = sorted(file.relative_to(path) for file in path.rglob(f"*{suffix}"))
+        found = (*path.rglob(f"*{suffix}"), *path.rglob(f"*{suffix}.gz"))
+        inside = sorted(file.relative_to(path) for file in found)
         seen = [f for f in inside if f.name not in ABOUT and not any(p[0] == "." for p in f.parts)]
         if not seen:
             continue
@@ -64,16 +68,26 @@ def find_files(path: Path, split: str) -> list[Path]:
         if not any(splits):
             return [path / file for file in seen]
         chosen = [path / f for f, its in zip(seen, splits, strict=True) if its == split]
+        if not chosen and not set(splits) & set(SPLITS.values()):
+            return [path / file for file in seen]  # such as llava-00000-of-00005.parquet
         if not chosen:
             there = ", ".join(sorted({its for its in splits if its}))
             raise DataError(f"{path}: no files of split {split!r}; there are {there}")
+        if untold := [f"{path / f}" for f, its in zip(seen, splits, strict=True) if its is None]:
+            log.warning("%d files tell no split and are not read, as %s", len(untold), untold[0])
         return chosen
     raise DataError(f"{path}: no {', '.join(SUFFIXES)} files in it")
 
 
+def json_kind(file: Path) -> str | None:
+    """`.json`, `.jsonl` or `.ndjson` by the name of a file, compressed or not; None for others."""
+    suffix = Path(file.name.removesuffix(".gz")).suffix
+    return suffix if suffix in (".json", ".jsonl", ".ndjson") else None
+
+
 def split_of(file: Path) -> str | None:
     """The split that the name of a file tells, or else that of its folder; None if neither does."""
-    named = re.match(r"(.+)-\d{5}-of-\d{5}", file.stem)
+    named = re.match(r"(.+)-\d{5}-of-\d{5}", file.name)
     if named:
         return SPLITS.get(named[1], named[1])
     for name in (file.stem, *reversed(file.parent.parts)):
@@ -83,25 +97,25 @@ def split_of(file: Path) -> str | None:
     return None
 
 
-def rows(file: Path, columns: Sequence[str]) -> Iterator[object]:
-    """The rows of a file; of Parquet and Arrow, objects with just these columns.
+def rows(file: Path, wanted: Callable[[str], bool]) -> Iterator[object]:
+    """The rows of a file; of Parquet and Arrow, objects with just the columns that are wanted.
 
     Raises:
         DataError: it can't be read, or has no such columns.
     """
-    if file.suffix in (".json", ".jsonl"):
+    if json_kind(file):
         yield from json_items(file)
         return
-    for batch in batches(file, columns):
+    for batch in batches(file, wanted):
         yield from batch.to_pylist()
 
 
-def batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def batches(file: Path, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[pa.RecordBatch]:
     """The rows of a Parquet or Arrow file, `ROWS_PER_BATCH` or less at a time.
 
     Args:
         file: Arrow in the stream format, which `save_to_disk` writes, or in the file format.
-        columns: which of them, those that are there; all by default.
+        wanted: which columns are read, by name; all by default.
 
     Raises:
         DataError: the file can't be read.
@@ -109,12 +123,12 @@ def batches(file: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Rec
     try:
         if file.suffix == ".parquet":
             with pq.ParquetFile(file, memory_map=True, buffer_size=1 << 20) as table:
-                names = _wanted(table.schema_arrow, columns)
+                names = [*filter(wanted, table.schema_arrow.names)]
                 yield from table.iter_batches(ROWS_PER_BATCH, columns=names)
             return
         with pa.memory_map(str(file)) as source:
             stream = _open_arrow(source)
-            names = _wanted(stream.schema, columns)
+            names = [*filter(wanted, stream.schema.names)]
             for whole in stream.batches:
                 for start in range(0, len(whole), ROWS_PER_BATCH):
                     yield whole.select(names).slice(start, ROWS_PER_BATCH)
@@ -150,11 +164,11 @@ def write_rows(files: Sequence[Path], numbers: Iterable[int], target: Path) -> N
         DataError: a folder is there already.
     """
     order = [int(number) for number in numbers]
-    if files[0].suffix in (".json", ".jsonl"):
+    if kind := json_kind(files[0]):
         wanted = set(order)
         items = enumerate(chain.from_iterable(map(json_items, files)))
         chosen = {number: item for number, item in items if number in wanted}
-        text = json_array if files[0].suffix == ".json" else json_lines
+        text = json_array if kind == ".json" else json_lines
         write_text(target, text(chosen[number] for number in order))
         return
     if target.is_dir():
@@ -233,7 +247,3 @@ def _open_arrow(source: pa.NativeFile) -> _Batches:
 class _Batches:
     schema: pa.Schema
     batches: Iterable[pa.RecordBatch]
-
-
-def _wanted(schema: pa.Schema, columns: Sequence[str] | None) -> list[str]:
-    return [name for name in schema.names if columns is None or name in columns]
