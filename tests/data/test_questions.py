@@ -88,3 +88,62 @@ def test_subset(questions, tmp_path):
     QuestionFile(questions).write_subset([1], tmp_path / "subset.jsonl")
     (line,) = (tmp_path / "subset.jsonl").read_text().splitlines()
     assert json.loads(line)["question_id"] == 2
+
+
+MME = [
+    {"question_id": "color/0.png", "text": "Is it red? Please answer yes or no."},
+    {"question_id": "color/0.png", "text": "Is it blue? Please answer yes or no."},
+    {"question_id": "color/1.png", "text": "Is it red? Please answer yes or no."},
+]
+
+
+def truths(tmp_path, questions, answers):
+    reader = QuestionFile(
+        lines(tmp_path / "q.jsonl", questions), answers=lines(tmp_path / "a.jsonl", answers)
+    )
+    return [record.turns[-1].text for record in reader]
+
+
+def test_questions_that_share_an_id_have_their_own_answers_in_order(tmp_path):
+    answers = [
+        {"question_id": "color/0.png", "answer": "Yes"},
+        {"question_id": "color/0.png", "answer": "No"},
+        {"question_id": "color/1.png", "answer": "No"},
+    ]
+    assert truths(tmp_path, MME, answers) == ["Yes", "No", "No"]
+    by_text = [answer | {"text": item["text"]} for answer, item in zip(answers, MME, strict=True)]
+    assert truths(tmp_path, MME, by_text[::-1]) == ["Yes", "No", "No"]
+    assert truths(tmp_path, MME[1:2], by_text) == ["No"]
+
+
+def test_an_answer_that_is_one_of_several_is_named(tmp_path):
+    answers = [{"question_id": "color/0.png", "answer": a} for a in ("Yes", "No", "No")]
+    with pytest.raises(DataError, match="a.jsonl: 'color/0.png' 3 times, with different answers"):
+        truths(tmp_path, MME[:2], answers)
+    same = [{"question_id": "color/0.png", "answer": "No"}] * 3
+    assert truths(tmp_path, MME[:2], same) == ["No", "No"]
+
+
+def test_answers_of_textvqa_are_found_by_image_and_question(tmp_path):
+    tail = "\nReference OCR token: X\nAnswer the question using a single word or phrase."
+    questions = [
+        {"question_id": "0a1b", "text": f"what brand is it?{tail}"},
+        {"question_id": "0a1b", "text": f"What year is it?{tail}"},
+        {
+            "question_id": "0c2d",
+            "text": "OCR tokens: 7. Question: what number is it? Short answer:",
+        },
+    ]
+    data = [
+        {"image_id": i, "question_id": n, "question": q, "answers": [a] * 2}
+        for i, n, q, a in (
+            ("0a1b", 2, "what year is it?", "2011"),
+            ("0a1b", 1, "what brand is it?", "nokia"),
+            ("0c2d", 3, "what number is it?", "7"),
+        )
+    ]
+    found = truths(tmp_path, questions, [{"dataset_type": "val", "data": data}])
+    assert found == ["nokia\nnokia", "2011\n2011", "7\n7"]
+    questions[0]["text"] = "what color is it?"
+    with pytest.raises(DataError, match="record 0 .* is none of the questions about it in"):
+        truths(tmp_path, questions, [{"dataset_type": "val", "data": data}])

@@ -67,10 +67,16 @@ def test_images_stay_in_their_folder(tmp_path):
         Image.new("RGB", (2, 2)).save(place / "x.png")
     (folder / "inside.png").symlink_to(folder / "x.png")
     (folder / "out.png").symlink_to(outside / "x.png")
-    (folder / "far").symlink_to(outside)
+    (folder / "sub").mkdir()
+    (folder / "sub/far").symlink_to(outside)
+    (folder / "linked").symlink_to(outside)  # as people link in the folders where images lie
     (folder / "loop.png").symlink_to(folder / "loop.png")
     assert open_image(folder, "inside.png").size == (2, 2)
-    for name in ("out.png", "far/x.png", "../images-too/x.png", str(outside / "x.png")):
+    assert open_image(folder, "linked/x.png").size == (2, 2)
+    for name in (
+        *("out.png", "sub/far/x.png", "linked/../../x.png", "linked/../x.png"),
+        *("../images-too/x.png", str(outside / "x.png")),
+    ):
         with pytest.raises(DataError, match="leads outside the image folder"):
             open_image(folder, name)
     with pytest.raises(DataError, match=r"loop.png"):

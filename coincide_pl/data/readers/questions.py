@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from coincide_pl.data.readers.conversation import MALFORMED, Item, identity_of, inside, other_reader
+from coincide_pl.data.readers.conversation import MALFORMED, identity_of, inside, other_reader
 from coincide_pl.data.readers.json_text import chosen_items, json_items, json_lines
+from coincide_pl.data.readers.llava import IMAGES, images_of
 from coincide_pl.data.readers.reader import OnError, Reader
+from coincide_pl.data.readers.truths import NO_ANSWER, Truths, answer_of
 from coincide_pl.data.readers.unread import refuse_unread
 from coincide_pl.data.record import IMAGE_MARK, Record, Turn, Unusable
 from coincide_pl.errors import DataError
 from coincide_pl.files import write_text
-
-ANSWERS = ("answers", "answer", "label", "multiple_choice_answer", "ground_truth")
-"""Keys of a question's right answer; the first that a question has counts."""
 
 
 class QuestionFile(Reader):
@@ -75,23 +74,30 @@ class QuestionFile(Reader):
 
     def items(self) -> Iterator[object]:
         """Yields the questions in file order."""
-        self._known = dict(self._answers()) if self.answers else {}
+        self._truths = Truths(self.answers, self._ids()) if self.answers else None
         return json_items(self.path)
+
+    def _ids(self) -> Iterator[str]:
+        """Yields the ids of the questions in file order."""
+        for number, item in enumerate(json_items(self.path)):
+            if isinstance(item, dict):
+                yield str(number if item.get(self.id_field) is None else item[self.id_field])
 
     def record(self, number: int, item: object) -> Record:
         """A question and its answer as a record."""
         if not isinstance(item, dict):
             raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
         identity = identity_of(item, self.id_field, number)
-        refuse_unread(item, ("image",))
+        refuse_unread(item, IMAGES)
         text = item.get("text", item.get("question"))
         if not isinstance(text, str):
             raise Unusable(MALFORMED, f"'text' must be text{other_reader(item)}")
-        truth = self._known.get(identity, answer_of(item))
+        truth = self._truths.of(identity, text) if self._truths else None
+        truth = answer_of(item) if truth is None else truth
         if truth is None:
             where = self.answers or "'answer'; name a file of answers"
-            raise Unusable("without an answer", f"has no answer in {where}")
-        images = self._images(item.get("image"))
+            raise Unusable(NO_ANSWER, f"has no answer in {where}")
+        images = tuple([inside(image, self.image_root) for image in images_of(item)])
         text = text.replace(IMAGE_MARK, "").strip() + self.suffix
         turns = (Turn("user", f"{IMAGE_MARK}\n" * len(images) + text), Turn("assistant", truth))
         task = item.get("category")
@@ -100,46 +106,3 @@ class QuestionFile(Reader):
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes the chosen questions as JSON lines."""
         write_text(path, json_lines(chosen_items(self.path, numbers)))
-
-    def _images(self, image: object) -> tuple[str, ...]:
-        if image is None or image == "":
-            return ()
-        if not isinstance(image, str):
-            raise Unusable(MALFORMED, "'image' must be a path")
-        return (inside(image, self.image_root),)
-
-    def _answers(self) -> Iterator[tuple[str, str]]:
-        assert self.answers is not None
-        for number, item in enumerate(json_items(self.answers)):
-            if not isinstance(item, dict):
-                raise DataError(f"{self.answers}: record {number} is not an object")
-            inner = item.get("annotations", item.get("data"))
-            if isinstance(inner, list):
-                for place, one in enumerate(inner):
-                    yield self._answer(f"'annotations' {place}", one)
-            elif "question_id" in item:
-                yield self._answer(f"record {number}", item)
-            else:
-                for identity, answer in item.items():
-                    found = answer_of(answer if isinstance(answer, dict) else {"answer": answer})
-                    if found is None:
-                        raise DataError(f"{self.answers}: {identity[:80]!r} has no answer")
-                    yield identity, found
-
-    def _answer(self, name: str, item: object) -> tuple[str, str]:
-        if isinstance(item, dict) and "question_id" in item:
-            found = answer_of(item)
-            if found is not None:
-                return str(item["question_id"]), found
-        raise DataError(f"{self.answers}: {name} has no 'question_id' or no answer")
-
-
-def answer_of(item: Item) -> str | None:
-    """A question's right answer, or its annotators' a line each; None where there is none."""
-    value = next((item[key] for key in ANSWERS if item.get(key) is not None), None)
-    if isinstance(value, list):
-        lines = [one.get("answer") if isinstance(one, dict) else one for one in value]
-        if not lines or not all(isinstance(line, str | int | float) for line in lines):
-            return None
-        return "\n".join(str(line).replace("\n", " ") for line in lines)
-    return str(value) if isinstance(value, str | int | float) else None

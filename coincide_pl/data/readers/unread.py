@@ -52,8 +52,9 @@ def refuse_unread(item: dict[str, object], read: Collection[str]) -> None:
     Raises:
         Unusable: naming the key.
     """
-    given = [item[key] for key in read if item.get(key)]
-    if any(other != given[0] and other != [given[0]] for other in given[1:]):
+    values = [item[key] for key in read if item.get(key)]
+    given = [value if isinstance(value, list) else [value] for value in values]
+    if any(other != given[0] for other in given[1:]):
         raise Unusable(UNREAD, f"{' and '.join(map(repr, read))} are not the same")
     for key, value in item.items():
         if key in read or not value:
