@@ -118,7 +118,7 @@ def test_questions_that_share_an_id_have_their_own_answers_in_order(tmp_path):
 
 def test_an_answer_that_is_one_of_several_is_named(tmp_path):
     answers = [{"question_id": "color/0.png", "answer": a} for a in ("Yes", "No", "No")]
-    with pytest.raises(DataError, match="a.jsonl: 'color/0.png' 3 times, with different answers"):
+    with pytest.raises(DataError, match=r"a.jsonl: 'color/0.png' 3 times, with different answers"):
         truths(tmp_path, MME[:2], answers)
     same = [{"question_id": "color/0.png", "answer": "No"}] * 3
     assert truths(tmp_path, MME[:2], same) == ["No", "No"]
@@ -145,5 +145,5 @@ def test_answers_of_textvqa_are_found_by_image_and_question(tmp_path):
     found = truths(tmp_path, questions, [{"dataset_type": "val", "data": data}])
     assert found == ["nokia\nnokia", "2011\n2011", "7\n7"]
     questions[0]["text"] = "what color is it?"
-    with pytest.raises(DataError, match="record 0 .* is none of the questions about it in"):
+    with pytest.raises(DataError, match=r"record 0 .* is none of the questions about it in"):
         truths(tmp_path, questions, [{"dataset_type": "val", "data": data}])
