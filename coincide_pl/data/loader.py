@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -10,6 +11,17 @@ from torch.utils.data import DataLoader
 
 from coincide_pl.data.batches import BatchSampler
 from coincide_pl.data.collation import Batch, EncodedBatches
+from coincide_pl.data.handover import (
+    SHARED_MEMORY,
+    HandedOver,
+    end_worker_on_loss,
+    free_bytes,
+    received,
+)
+from coincide_pl.errors import ProcessError
+from coincide_pl.files import reason
+
+log = logging.getLogger(__name__)
 
 
 class BatchLoader:
@@ -43,7 +55,14 @@ class BatchLoader:
         self.sampler = sampler
         self.batches_per_step, self.limit = batches_per_step, limit
         self.batches = 0
-        self._loader = DataLoader(dataset, batch_size=None, sampler=sampler, **kwargs)
+        self._loader = DataLoader(
+            HandedOver(dataset),
+            batch_size=None,
+            sampler=sampler,
+            worker_init_fn=end_worker_on_loss,
+            **kwargs,
+        )
+        self._warned = False
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -53,10 +72,15 @@ class BatchLoader:
         """The batches of an epoch that are still to come."""
         self.batches = self.sampler.skip
         end = self.limit if isinstance(self.limit, int) else int(len(self) * self.limit)
-        loaded = iter(self._loader)
+        try:
+            loaded = iter(self._loader)
+        except OSError as error:  # of the queues, which lie in shared memory
+            raise ProcessError(
+                f"data.num_workers: workers can't be started ({reason(error)}); set it to 0"
+            ) from error
         while self.batches < end:
             left = self.batches_per_step - self.batches % self.batches_per_step
-            step = list(islice(loaded, min(left, end - self.batches)))
+            step = list(map(self._received, islice(loaded, min(left, end - self.batches))))
             if not step:
                 return
             trained = sum(len(batch.targets) for batch in step)
@@ -64,6 +88,16 @@ class BatchLoader:
                 batch.step_targets = trained
                 self.batches += 1
                 yield batch
+
+    def _received(self, batch: Batch | bytes) -> Batch:
+        if isinstance(batch, bytes) and not self._warned:
+            log.warning(
+                "%s has %d MiB free: workers hand batches over through pipes, which takes longer; "
+                "give it more room (docker run --shm-size), or set data.num_workers=0",
+                *(SHARED_MEMORY, free_bytes() >> 20),
+            )
+            self._warned = True
+        return received(batch)
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the epoch have been given; 0 at its end."""
