@@ -9,6 +9,7 @@ import torch
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.served import served
+from coincide_pl.errors import DataError
 from coincide_pl.interruption import interruption
 
 log = logging.getLogger(__name__)
@@ -18,11 +19,19 @@ class WarnTruncated(lightning.Callback):
     """Counts conversations that are cut, in the first epoch of a fit, test or predict, and warns.
 
     In a fit it also counts those without a token to train on: nothing of their answers is left, or
-    they have none. They take no part in a batch's loss.
+    they have none. They take no part in a batch's loss. Where all are so, the fit is an error.
     """
 
     cut = empty = seen = 0
-    has_warned = False
+    has_warned = has_trained = False
+
+    def state_dict(self) -> dict[str, bool]:
+        """Whether something has been trained on so far."""
+        return {"has_trained": self.has_trained}
+
+    def load_state_dict(self, state_dict: dict[str, bool]) -> None:
+        """Goes on from what a checkpoint says."""
+        self.has_trained = state_dict["has_trained"]
 
     def _count(
         self,
@@ -36,18 +45,27 @@ class WarnTruncated(lightning.Callback):
         self.cut += batch.num_truncated
         self.empty += batch.num_unlabeled
         self.seen += len(batch.rows)
+        self.has_trained |= batch.num_unlabeled < len(batch.rows)
 
     on_train_batch_end = on_test_batch_end = on_predict_batch_end = _count
 
     def _warn(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        counts = torch.tensor([self.cut, self.empty, self.seen], device=pl_module.device)
-        cut, empty, seen = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        own = [self.cut, self.empty, self.seen, self.has_trained]
+        counts = torch.tensor(own, device=pl_module.device)
+        cut, empty, seen, trained = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         self.cut = self.empty = self.seen = 0
         if cut and not self.has_warned and trainer.is_global_zero:
             data = served(trainer)
             length = data.encoder.max_length
             why = "data.max_length" if length == data.max_length else "as many as the model reads"
             log.warning("%d of %d conversations were cut at %d tokens (%s)", cut, seen, length, why)
+        if trainer.training and not trained:
+            error = DataError(
+                f"data.max_length: {served(trainer).max_length} tokens leave no conversation an "
+                "answer to train on; give more, or data with answers"
+            )
+            error.shared = True  # of the counts of all processes
+            raise error
         if empty and trainer.training and not self.has_warned and trainer.is_global_zero:
             log.warning(
                 "%d of %d conversations have no answer left to train on, and were left out",

@@ -29,6 +29,7 @@ from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.image_states import images_digest
 from coincide_pl.data.lengths import expected_lengths, rough_lengths
 from coincide_pl.data.loader import BatchLoader
+from coincide_pl.data.probe import encoding_digests
 from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Records
 from coincide_pl.errors import ConfigError, DataError, SelectionError
@@ -183,6 +184,9 @@ class InstructionData(lightning.LightningDataModule):
                 )
         if stage != "select":
             self.encoder = self._encoder(stage)
+        if stage == "fit":
+            self.images = on_first_process(self.images_state)
+            self.encoding = encoding_digests(self.encoder)
 
     def select(self) -> Selection:
         """Chooses among the training records, without a trainer too.
@@ -413,14 +417,21 @@ class InstructionData(lightning.LightningDataModule):
             "data.seed": self.seed,
             "trainer.accumulate_grad_batches": self.trainer.accumulate_grad_batches,
             "the number of processes (trainer.devices times num_nodes)": self.trainer.world_size,
+            **{f"the {part} (its digest)": digest for part, digest in self.encoding.items()},
         }
-        return {"data": self.records.fingerprint, "selection": chosen, "recipe": recipe(plan)}
+        return {
+            "data": self.records.fingerprint,
+            "images": self.images,
+            "selection": chosen,
+            "recipe": recipe(plan),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuses to go on with a fit of other data, or of another plan of batches.
+        """Refuses to go on with a fit of other data or images, or of another plan of batches.
 
         Raises:
             SelectionError: the checkpoint was trained on other data or another selection.
+            DataError: images have changed.
             ConfigError: options that the plan depends on were others.
         """
         assert self.trainer is not None
@@ -431,5 +442,13 @@ class InstructionData(lightning.LightningDataModule):
             raise SelectionError(
                 f"{root}: its checkpoint was trained on other data or another selection; name "
                 "another trainer.default_root_dir, or delete its checkpoints to start afresh"
+            )
+        kept = state_dict.get("images", self.images)
+        by, _, _ = kept.partition(":")
+        if kept != on_first_process(lambda: self.images_state(by)):
+            raise DataError(
+                f"{root}: images have changed since its fit began; name another "
+                "trainer.default_root_dir, or delete its checkpoints to start afresh. Images that "
+                "were copied, and are the same, need --data.images_by=content from the beginning"
             )
         check_same(root, state_dict.get("recipe", {}), now["recipe"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from coincide_pl.interruption import interruption
@@ -209,6 +210,10 @@ def test_a_fit_goes_on_with_what_it_began_with(command, llava, tiny, tmp_path, m
         assert message.count(" was ") == 1 or "scheduler" not in word
         assert (run / "fit.yaml").read_text() == before  # what is there is still told of rightly
     assert command(*words, "--data.num_workers=1", "--trainer.max_steps=5")[0] == 0
+    for image in (llava.parent / "coco").glob("*.png"):
+        Image.new("RGB", (20, 20), "red").save(image)
+    status, _, message = command(*words, "--trainer.max_steps=6")
+    assert (status, "images have changed since its fit began" in message) == (1, True)
 
 
 def test_no_row_is_left_out_where_a_second_process_comes_in(llava, tiny, tmp_path):

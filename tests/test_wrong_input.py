@@ -174,6 +174,24 @@ def test_long_conversations_are_counted_in_one_warning(command, llava, tiny, tmp
     assert " of 60 conversations" in lines[0]
 
 
+def test_a_fit_that_can_learn_nothing_is_an_error(command, llava, tiny, tmp_path):
+    """And not a model that is the one it began with, as the result of a finetuning."""
+    words = (
+        *("fit", "--config", ROOT / "configs/models/target.yaml"),
+        *("--config", ROOT / "configs/data/llava.yaml", f"--model.pretrained={tiny}"),
+        *("--config", ROOT / "configs/trainers/one_epoch.yaml"),
+        *(f"--data.train.path={llava}", f"--data.cache_dir={tmp_path}/cache"),
+        *("--data.num_workers=0", "--data.max_length=6", "--data.batch_size=8"),
+        *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+        f"--trainer.default_root_dir={tmp_path}/run",
+    )
+    for _ in range(2):  # a checkpoint of it is none to go on from
+        status, _, message = command(*words)
+        assert status == 1
+        assert "error: data.max_length: 6 tokens leave no conversation an answer" in message
+        assert not (tmp_path / "run/model").exists()
+
+
 def test_conversations_that_teach_nothing_are_counted(command, llava, tiny, tmp_path):
     items = json.loads(llava.read_text())
     for item in items[:3]:
