@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ class StoredSignal:
         kind: the default name of its class, by which selectors look for it.
         class_path: import path of its class.
         arguments: of its constructor.
+        code: digest of the file of a class that is not this package's own.
         shape: of a row.
         dtype: of the array.
     """
@@ -38,6 +41,7 @@ class StoredSignal:
     kind: str
     class_path: str
     arguments: dict[str, Any]
+    code: str | None
     shape: list[int]
     dtype: str
 
@@ -47,7 +51,16 @@ class StoredSignal:
         arguments = json.loads(json.dumps(signal.arguments, default=str))
         shape = list(signal.shape(facts))
         kind = type(signal)
-        return cls(kind.name, class_path(kind), arguments, shape, signal.dtype)
+        return cls(kind.name, class_path(kind), arguments, _code(kind), shape, signal.dtype)
+
+
+def _code(kind: type[Signal]) -> str | None:
+    """The digest of a class's file; another version of this package is not another signal."""
+    if not kind.__module__.startswith("coincide_pl."):
+        with suppress(OSError, TypeError):  # typed by hand, as in a notebook
+            content = Path(inspect.getfile(kind)).read_bytes()
+            return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return None
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,8 @@ class Manifest:
         if list(own) != list(wanted):
             found.append(f"the signals {', '.join(own)}, not {', '.join(wanted)}")
         for name in sorted(own.keys() & wanted.keys()):
+            if own[name].pop("code") != wanted[name].pop("code"):
+                found.append(f"{name} by another text of {own[name]['class_path']}")
             found += _compared(
                 {**own[name].pop("arguments"), **own[name]},
                 {**wanted[name].pop("arguments"), **wanted[name]},

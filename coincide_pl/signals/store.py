@@ -8,6 +8,7 @@ changes in a finished store is found when it is opened.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -44,7 +46,7 @@ class SignalsWriter:
         Args:
             directory: the store.
             manifest: as given to `create`.
-            rank: this process; each has a journal of its own.
+            rank: this process; each has a journal of its own, also where several have one rank.
         """
         self.directory, self.manifest = Path(directory), manifest
         self.done = rows_done(self.directory, manifest.num_rows)
@@ -52,11 +54,7 @@ class SignalsWriter:
             name: (os.open(array_file(self.directory, name), os.O_RDWR), *layout(manifest, name))
             for name in manifest.signals
         }
-        self._journal = os.open(
-            self.directory / f"done.{rank}", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644
-        )
-        size = os.fstat(self._journal).st_size
-        os.ftruncate(self._journal, size - size % 16)  # what a kill left half-written
+        self._journal = _journal(self.directory / f"done.{rank}")
         self._written: list[np.ndarray] = []
         self._synced = time.monotonic()
 
@@ -161,6 +159,27 @@ class SignalsWriter:
             raise SignalsError(f"{directory}: {missing} of {manifest.num_rows} rows are missing")
         found = {name: content_digest(array_file(directory, name)) for name in manifest.signals}
         write_manifest(directory, manifest, found)
+
+
+def _journal(path: Path) -> int:
+    """Opens a journal that no living process writes: this one, or the first free one beside it."""
+    name, number = path, 0
+    while True:
+        file = os.open(name, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            os.close(file)
+            number += 1
+            name = path.with_name(f"{path.name}.{number}")
+            continue
+        except OSError:  # a file system without locks
+            os.close(file)
+            name = path.with_name(f"{path.name}.{uuid4().hex}")
+            return os.open(name, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
+        size = os.fstat(file).st_size
+        os.ftruncate(file, size - size % 16)  # what a kill left half-written
+        return file
 
 
 class SignalsStore(Mapping[str, np.ndarray]):

@@ -1,6 +1,10 @@
 """Lost if these fail: rows that are what they claim to be, after any interruption."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,3 +194,44 @@ def test_other_contents_have_another_fingerprint(tmp_path):
         file.write(b"\7")
     SignalsWriter.finish(tmp_path / "b")
     assert SignalsStore(tmp_path / "b").fingerprint != one
+
+
+def test_two_that_have_one_rank_note_in_journals_of_their_own(tmp_path):
+    SignalsWriter.create(tmp_path, manifest())
+    one = SignalsWriter(tmp_path, manifest(), 0)
+    program = (
+        f"import sys, numpy as np; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_store import ROWS, SCORES, SignalsWriter, manifest\n"
+        f"two = SignalsWriter({str(tmp_path)!r}, manifest(), 0)\n"
+        "rows = np.arange(25, 50)\n"
+        "two.write(rows, {'activations': ROWS[rows], 'el2n': SCORES[rows]})\n"
+        "two.close()\n"
+    )
+    with (tmp_path / "done.0").open("ab") as file:
+        file.write(b"\1\2\3")  # what the first has not finished writing
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (tmp_path / "done.0").stat().st_size == 3
+    assert (tmp_path / "done.0.1").stat().st_size == 25 * 16
+    os.truncate(tmp_path / "done.0", 0)
+    rows = np.arange(25)
+    one.write(rows, {"activations": ROWS[rows], "el2n": SCORES[rows]})
+    one.close()
+    SignalsWriter.finish(tmp_path)
+    np.testing.assert_array_equal(SignalsStore(tmp_path)["activations"], ROWS)
+
+
+def test_a_signal_of_ones_own_that_was_edited_is_another(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        "from coincide_pl.signals import El2n\n\n\n"
+        "class Mine(El2n):\n    name = 'mine'\n    power = 1\n"
+    )
+    (tmp_path / "my_own_signals.py").write_text(text)
+    import my_own_signals
+
+    before = manifest(signals=stored(my_own_signals.Mine()))
+    assert before.differences(manifest(signals=stored(my_own_signals.Mine()))) == []
+    (tmp_path / "my_own_signals.py").write_text(text.replace("1", "2"))
+    after = manifest(signals=stored(my_own_signals.Mine()))
+    assert before.differences(after) == ["mine by another text of my_own_signals.Mine"]
+    assert stored(El2n())["el2n"].code is None
