@@ -18,7 +18,7 @@ import coincide_pl.data.readers  # noqa: F401  (readers can be named by their cl
 from coincide_pl.callbacks import WarnTruncated
 from coincide_pl.command.launcher import GO_ON, Launcher, end_with_parent
 from coincide_pl.command.parser import Parser
-from coincide_pl.command.quiet import quiet_transformers
+from coincide_pl.command.quiet import quiet_libraries
 from coincide_pl.command.trainer import Trainer
 from coincide_pl.command.verbs import Verb
 from coincide_pl.errors import CoincideError, ConfigError, ProcessError
@@ -47,7 +47,7 @@ def run_stage(verb: Verb, words: Sequence[str]) -> None:
         verb: one of Lightning's, or `select`.
         words: of the command line, after the verb.
     """
-    quiet_transformers()
+    quiet_libraries()
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
     Command(verb, words).run()

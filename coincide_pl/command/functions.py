@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from coincide_pl.command.parser import Parser
-from coincide_pl.command.quiet import quiet_transformers
+from coincide_pl.command.quiet import quiet_libraries
 from coincide_pl.command.verbs import Verb
 
 
@@ -19,7 +19,7 @@ def run_function(verb: Verb, words: Sequence[str]) -> None:
         words: of the command line, after the verb.
     """
     function = function_of(verb)
-    quiet_transformers()
+    quiet_libraries()
     about = (function.__doc__ or "").partition("Args:")[0]  # each option has a help of its own
     parser = Parser(prog=f"coincide {verb.name}", description=about)
     parser.add_argument("--config", action="config", help="file with options, in YAML")

@@ -38,7 +38,7 @@ class Plain(logging.Formatter):
 
 def quiet() -> None:
     """Lets the package's own log speak, and silences what is listed above."""
-    quiet_transformers()
+    quiet_libraries()
     handler = logging.StreamHandler()
     handler.setFormatter(Plain())
     logging.basicConfig(handlers=[handler])
@@ -50,7 +50,8 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
-def quiet_transformers() -> None:
-    """Switches transformers' progress bars off, where it has been imported."""
+def quiet_libraries() -> None:
+    """Silences what libraries set up for themselves when they were imported, where they were."""
     if (module := sys.modules.get("transformers.utils.logging")) is not None:
         module.disable_progress_bar()
+    logging.getLogger("lightning").handlers.clear()  # its lines come through our handler already
