@@ -61,10 +61,21 @@ def leaves(config: Config, name: str) -> dict[str, Any]:
     return dict(_leaves(name, option(config, name)))
 
 
-def stores(config: Config) -> list[str]:
-    """Directories of the signals that a config names."""
+def stores(config: Config, folder: Path) -> list[Path]:
+    """Directories of the signals that a config names.
+
+    Args:
+        config: config of a stage.
+        folder: folder that the stage was started in.
+
+    Raises:
+        ValueError: they are not paths.
+    """
     named = option(config, "data.signals") or []
-    return [named] if isinstance(named, str) else list(named)
+    named = [named] if isinstance(named, str) else named
+    if not (isinstance(named, list) and all(isinstance(one, str) for one in named)):
+        raise ValueError("data.signals is neither a path nor a list of paths")
+    return [folder / Path(one).expanduser() for one in named]
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:

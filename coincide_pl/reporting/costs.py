@@ -7,7 +7,7 @@ from pathlib import Path
 
 from coincide_pl.evaluation.inputs import Inputs
 from coincide_pl.reporting.config import Config, option, read_config, stores
-from coincide_pl.reporting.stages import STAGES, stage_seconds
+from coincide_pl.reporting.stages import STAGES, stage_seconds, started_in
 from coincide_pl.selection import Selection
 
 
@@ -35,7 +35,7 @@ def costs(folder: Path, config: Config) -> Costs:
         folder: directory of the run.
         config: config of its `fit`.
     """
-    start = run_of(option(config, "model.pretrained"))
+    start = started_from(folder, config, "fit")
     known = lineage(start) if start else []
     spent: dict[str, float] = {}
     read, whole = stores_read(folder, config)
@@ -64,11 +64,26 @@ def lineage(run: Path) -> list[Path]:
                 continue
             config = read_config(path)
             read = stores_read(folder, config)[0] if path.stem == "fit" else []
-            todo += filter(None, map(run_of, [option(config, "model.pretrained"), *read]))
+            before = [started_from(folder, config, path.stem), *map(run_of, read)]
+            todo += filter(None, before)
     return found
 
 
-def stores_read(folder: Path, config: Config) -> tuple[list[str], bool]:
+def started_from(folder: Path, config: Config, stage: str) -> Path | None:
+    """Directory of the run that made the model which a stage began with, if one did.
+
+    Args:
+        folder: directory of the run.
+        config: config of the stage.
+        stage: name of the stage.
+    """
+    pretrained = option(config, "model.pretrained")
+    if not pretrained:
+        return None
+    return run_of(started_in(folder, stage) / Path(str(pretrained)).expanduser())
+
+
+def stores_read(folder: Path, config: Config) -> tuple[list[Path], bool]:
     """Directories of the signals that a fit and its selection were made from.
 
     Args:
@@ -81,13 +96,14 @@ def stores_read(folder: Path, config: Config) -> tuple[list[str], bool]:
         these are all.
     """
     noted = Inputs.load(folder)
-    named = stores(config)
+    place = started_in(folder, "fit")
+    named = stores(config, place)
     file = selection_file(folder, config)
     made_from = Selection.load(file).made_from if file.is_file() else {}
     needed = set(made_from["signals"].split(" + ")) if "signals" in made_from else set()
     if noted is None and not needed:  # an older run: what its model read, no selection tells
         return ([] if file.is_file() else named), True
-    read = list(noted.signals) if noted else []
+    read = [place / store for store in noted.signals] if noted else []
     if needed <= set(noted.signals.values() if noted else ()):
         return read, noted is not None or not named
     return list(dict.fromkeys([*read, *named])), bool(named)
@@ -96,13 +112,15 @@ def stores_read(folder: Path, config: Config) -> tuple[list[str], bool]:
 def selection_file(folder: Path, config: Config) -> Path:
     """The file of the selection that a fit was trained on."""
     handed = option(config, "data.selection")
-    return Path(handed) if handed else folder / "selection.safetensors"
+    if handed:
+        return started_in(folder, "fit") / Path(str(handed)).expanduser()
+    return folder / "selection.safetensors"
 
 
-def run_of(path: str | None) -> Path | None:
+def run_of(path: str | Path) -> Path | None:
     """The run's directory that a model or a store lies in; None for what no run has made."""
-    places = [] if path is None else [Path(path).resolve(), Path(path).resolve().parent]
-    return next((place for place in places if (place / STAGES).is_file()), None)
+    place = Path(path).resolve()
+    return next((one for one in (place, place.parent) if (one / STAGES).is_file()), None)
 
 
 def _training(folder: Path) -> dict[str, float]:

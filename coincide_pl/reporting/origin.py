@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from coincide_pl.data.readers.reader import Reader
+from coincide_pl.data import readers
+from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Records
-from coincide_pl.errors import CoincideError, ConfigError
+from coincide_pl.errors import CoincideError, ConfigError, DataError
 from coincide_pl.reporting.config import Config, option, parse_config
+from coincide_pl.reporting.stages import started_in
 from coincide_pl.selection import Selection
 
 MADE_BY = ("fit", "select", "data")
@@ -26,36 +28,41 @@ class Origin:
         place: the selection file.
         selection: the selection that is in it.
         config: config of the run.
-        reader: reader of the training data.
+        folder: folder that the run was started in, which relative paths in its config are from.
+        reader: reader of the training data; it works in that folder.
         records: the training records.
     """
 
     place: Path
     selection: Selection
     config: Config
+    folder: Path
     reader: Reader
     records: Records
 
     @classmethod
     def of(cls, selection: str | Selection, run_config: str | None = None) -> Origin:
-        """Find what a selection was made from.
+        """Find what a selection was made from; no module is imported that only the run names.
 
         Args:
             selection: the selection file, the run's directory that it lies in, or a selection that
                 was read from its file.
             run_config: config of the run (default: `fit.yaml`, `select.yaml` or `data.yaml` beside
-                it).
+                it); one that is named here may name a reader of one's own.
 
         Raises:
             CoincideError: selection, config or data can't be read, or do not belong together.
         """
-        place = selection_file(selection)
+        place = selection_file(selection).absolute()
         chosen = Selection.load(place)
-        config = run_config_of(place, run_config)
-        reader, records = data_of(config)
+        path = run_config_of(place, run_config)
+        config = read_origin(path)
+        folder = started_in(path.parent, path.stem)
+        with chdir(folder):
+            reader, records = data_of(config, path, imports=run_config is not None)
         if (chosen.made_from.get("data"), chosen.pool_size) != (records.fingerprint, len(records)):
             raise CoincideError(f"{place}: was made from other data than the config's")
-        return cls(place, chosen, config, reader, records)
+        return cls(place, chosen, config, folder, reader, records)
 
 
 def selection_file(name: str | Selection) -> Path:
@@ -71,21 +78,30 @@ def selection_file(name: str | Selection) -> Path:
     return Path(name, "selection.safetensors") if Path(name).is_dir() else Path(name)
 
 
-def run_config_of(place: Path, given: str | None) -> Config:
-    """Read the config of the run that a selection lies in, or another one.
+def run_config_of(place: Path, given: str | None) -> Path:
+    """Find the config of the run that a selection lies in.
 
     Args:
         place: the selection file.
-        given: the config to read (default: `fit.yaml`, `select.yaml` or `data.yaml` beside
-            the selection).
+        given: another config (default: `fit.yaml`, `select.yaml` or `data.yaml` beside the
+            selection).
 
     Raises:
-        ConfigError: there is none, or it names no training data.
+        ConfigError: there is none.
     """
     names = [Path(given)] if given else [place.with_name(f"{x}.yaml") for x in MADE_BY]
     path = next((name for name in names if name.is_file()), None)
     if path is None:
         raise ConfigError(f"run_config: {' or '.join(map(str, names))} is not there; give another")
+    return path.absolute()
+
+
+def read_origin(path: Path) -> Config:
+    """Read a config that must name training data.
+
+    Raises:
+        ConfigError: it is no config, or it names none.
+    """
     try:
         config = parse_config(path.read_text())
     except (ValueError, OSError) as error:
@@ -95,17 +111,63 @@ def run_config_of(place: Path, given: str | None) -> Config:
     return config
 
 
-def data_of(config: Config) -> tuple[Reader, Records]:
+def data_of(config: Config, path: Path, imports: bool) -> tuple[Reader, Records]:
     """The reader of the training data that a config names, and the records.
+
+    Args:
+        config: the config.
+        path: file that it was read from, for messages.
+        imports: whether a reader of one's own may be imported.
 
     Raises:
         CoincideError: the reader or the data can't be used.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Reader, "train", required=True)
+    name = str(option(config, "data.train.class_path"))
+    known = reader_class(name, path, imports)
+    arguments = option(config, "data.train.init_args") or {}
     try:
-        parsed = parser.parse_object({"train": option(config, "data.train")})
-    except ArgumentError as error:
-        raise ConfigError(f"data.train: {' '.join(str(error).split())}") from error
-    reader: Reader = parser.instantiate_classes(parsed).train
-    return reader, reader.records(option(config, "data.cache_dir") or "~/.cache/coincide_pl")
+        reader = known(**arguments)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: data.train: {name} can't be built ({reason})") from error
+    except DataError as error:
+        raise DataError(f"{error} (named in {path}, from {Path.cwd()})") from error
+    cache = str(option(config, "data.cache_dir") or "~/.cache/coincide_pl")
+    return reader, reader.records(cache)
+
+
+def reader_class(name: str, path: Path, imports: bool) -> type[Reader]:
+    """The reader that a config names: one of this package, or one that is loaded already.
+
+    Args:
+        name: its class path, or the class name alone.
+        path: file of the config, for messages.
+        imports: whether the module may be imported that the class path names.
+
+    Raises:
+        ConfigError: it is not a reader, or its module would have to be imported.
+    """
+    module, _, last = name.rpartition(".")
+    if module.split(".")[0] in ("", "coincide_pl") and last in readers.__all__:
+        found = getattr(readers, last)
+    else:
+        if imports:
+            try:
+                import_module(module)
+            except (ImportError, ValueError) as error:
+                raise ConfigError(f"{path}: data.train: {name} can't be imported") from error
+        loaded = {f"{one.__module__}.{one.__qualname__}": one for one in _below(Reader)}
+        found = loaded.get(name)
+    if not (isinstance(found, type) and issubclass(found, Reader)):
+        raise ConfigError(
+            f"{path}: data.train: {name} is not a reader of this package; to import it, name the "
+            f"config yourself: --run_config={path}"
+        )
+    return found
+
+
+def _below(base: type[Reader]) -> Iterator[type[Reader]]:
+    """Yield all loaded subclasses of a class."""
+    for one in base.__subclasses__():
+        yield one
+        yield from _below(one)

@@ -17,7 +17,7 @@ from coincide_pl.errors import CoincideError
 from coincide_pl.files import write_text
 from coincide_pl.reporting.bootstrap import Floats
 from coincide_pl.reporting.figure import draw_matrix
-from coincide_pl.reporting.origin import data_of, run_config_of, selection_file
+from coincide_pl.reporting.origin import Origin, selection_file
 from coincide_pl.reporting.tables import Table
 from coincide_pl.selection import Selection
 
@@ -46,9 +46,7 @@ def overlap(selections: list[str], output: str = "overlap", run_config: str | No
     for name, other in zip(names, chosen, strict=True):
         if other.made_from.get("data") != chosen[0].made_from.get("data"):
             raise CoincideError(f"{name} and {names[0]} are selections of different data")
-    _, records = data_of(run_config_of(places[0], run_config))
-    if chosen[0].made_from.get("data") != records.fingerprint:
-        raise CoincideError(f"{places[0]}: was made from other data than the config's")
+    records = Origin.of(chosen[0], run_config).records
     matrix = jaccard(chosen)
     table = Table(
         "Jaccard index in %",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +50,12 @@ def report(
         CoincideError: the selection, config or data can't be read, or do not belong together.
     """
     origin = Origin.of(selection, run_config)
-    place, chosen, records = origin.place, origin.selection, origin.records
-    directories = [signals] if signals else stores(origin.config)
-    centroids = find_centroids(directories, chosen)
-    target = Path(output) if output else place.with_name("report.html")
-    write_text(target, [render(chosen, records, centroids)])
+    directories = stores(origin.config, origin.folder)
+    centroids = find_centroids([Path(signals)] if signals else directories, origin.selection)
+    target = Path(output) if output else origin.place.with_name("report.html")
+    with chdir(origin.folder):
+        page = render(origin.selection, origin.records, centroids)
+    write_text(target, [page])
     Console().print(f"wrote {target}", soft_wrap=True)
 
 
@@ -205,7 +207,7 @@ def script_json(data: object) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def find_centroids(stores: Sequence[str], chosen: Selection) -> Floats | None:
+def find_centroids(stores: Sequence[Path], chosen: Selection) -> Floats | None:
     """Centroids float32 [K, D] that a selection left beside its signals, if they are there."""
     from safetensors import SafetensorError, safe_open
 

@@ -122,7 +122,7 @@ class FinishedRun:
             place,
             chosen["selector"]["class_path"].rpartition(".")[2],
             options,
-            ", ".join(Path(store).name for store in stores(config)),
+            ", ".join(store.name for store in stores(config, Path())),
             chosen["count"] / chosen["pool_size"],
             chosen["made_from"]["data"],
             start,

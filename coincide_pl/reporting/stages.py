@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +17,12 @@ STAGES = "stages.jsonl"
 
 @contextmanager
 def timed(directory: str | Path, stage: str) -> Iterator[None]:
-    """Note the wall-clock seconds of a stage, and whether it came to its end."""
-    begin = time.perf_counter()
+    """Note the wall-clock seconds of a stage, whether it came to its end, and where it began."""
+    begin, folder = time.perf_counter(), os.getcwd()
 
     def note(finished: bool) -> None:
         seconds = round(time.perf_counter() - begin, 3)
-        line = {"stage": stage, "seconds": seconds, "finished": finished}
+        line = {"stage": stage, "seconds": seconds, "finished": finished, "folder": folder}
         append(Path(directory) / STAGES, json.dumps(line) + "\n")
 
     try:
@@ -31,6 +32,26 @@ def timed(directory: str | Path, stage: str) -> Iterator[None]:
             note(False)
         raise
     note(True)
+
+
+def started_in(directory: str | Path, stage: str) -> Path:
+    """The folder that a stage was last started in, which paths in its config are relative to.
+
+    Args:
+        directory: directory of the run.
+        stage: name of the stage.
+
+    Returns:
+        The folder; the current one where none is noted, or where it is no more.
+    """
+    path = Path(directory) / STAGES
+    folder = Path.cwd()
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        with suppress(*UNUSABLE):
+            line = json.loads(text)
+            if line["stage"] == stage and Path(line["folder"]).is_dir():
+                folder = Path(line["folder"])
+    return folder
 
 
 def stage_seconds(directory: str | Path) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import chdir
 from pathlib import Path
 
 from coincide_pl.reporting.origin import Origin
@@ -27,7 +28,9 @@ def subset(selection: str | Selection, output: str, run_config: str | None = Non
     Raises:
         CoincideError: the selection, config or data can't be read, or do not belong together.
     """
+    target = Path(output).absolute()
     origin = Origin.of(selection, run_config)
     numbers = origin.records.numbers[origin.selection.indices]
-    origin.reader.write_subset(numbers.tolist(), Path(output))
+    with chdir(origin.folder):
+        origin.reader.write_subset(numbers.tolist(), target)
     log.info("%s: %d of %d records", output, len(numbers), len(origin.records))

@@ -39,7 +39,8 @@ def test_the_readers_example_goes_through_the_command(captions, command):
     )
     status, _, said = command(*words)
     assert status == 0, said
-    status, _, said = command("subset", "run", "--output=chosen.json")
+    words = ("subset", "run", "--output=chosen.json", "--run_config=run/select.yaml")
+    status, _, said = command(*words)
     assert status == 0, said
     chosen = json.loads(Path("chosen.json").read_text())
     assert len(chosen) == 2
