@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import glob
 import hashlib
+import itertools
 import os
 import re
+import secrets
 import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +28,14 @@ if TYPE_CHECKING:
     from lightning import Trainer
 
 PART = ".part"
-"""Ends the name of what is still being written, after the machine and the process that write."""
+"""Ends the name of what is still being written, after the place and the process that write."""
+ABANDONED = 7 * 24 * 3600.0
+"""Seconds after which a file that is still being written elsewhere, and did not change, is left."""
+RUN = secrets.token_hex(4)
+"""Tells this process from earlier ones that had its number."""
+UNFINISHED = re.compile(rf"\.([0-9a-f]{{12}})\.(\d+)-([0-9a-f]+)-\d+(\.\w+)?{re.escape(PART)}$")
+"""The end of such a name: place, process, run, number of the write, and perhaps what it is."""
+_writes = itertools.count()
 UNUSABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """Exceptions that say that a text is not the JSON or YAML that it was taken for."""
 
@@ -42,8 +52,8 @@ def beside(target: str | Path) -> Iterator[Path]:
     Raises:
         FileError: it can't be written; what was at `target` is still there.
     """
-    target = Path(target)
-    aside = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}{PART}")
+    target = Path(target).expanduser()
+    aside = unfinished(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target.parent)
@@ -55,6 +65,26 @@ def beside(target: str | Path) -> Iterator[Path]:
     finally:
         for path in target.parent.glob(f"{glob.escape(aside.stem)}.*"):
             _remove(path)
+
+
+def unfinished(target: Path) -> Path:
+    """A path beside a file for writing it, which no other write has, here or elsewhere."""
+    own = f"{_place()}.{os.getpid()}-{RUN}-{next(_writes)}"
+    return target.with_name(f".{target.name}.{own}{PART}")
+
+
+@cache
+def _place() -> str:
+    """Tells where process numbers are this process's own: 12 digits that hold for one container.
+
+    Containers may share a folder and a host name and still each count their processes from 1.
+    """
+    known = [socket.gethostname()]
+    with suppress(OSError):
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        known.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.blake2b("\0".join(known).encode(), digest_size=6).hexdigest()
 
 
 def _put(aside: Path, target: Path) -> None:
@@ -173,12 +203,28 @@ def _to_disk(path: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes unfinished files that processes of this machine left which run no more."""
-    here = socket.gethostname()
-    for path in folder.glob(f".*.{here}.*{PART}"):
-        process = path.name.split(f".{here}.")[-1].split(".")[0]
-        if process.isdigit() and int(process) != os.getpid() and not _alive(int(process)):
+    """Removes what processes left unfinished that run no more.
+
+    Of processes that count elsewhere it can't be told whether they run: what they write is let be
+    until it has not changed for a week.
+    """
+    for path in folder.glob(f".*{PART}"):
+        found = UNFINISHED.search(path.name)
+        if found and found[1] == _place():
+            process = int(found[2])
+            left = found[3] != RUN if process == os.getpid() else not _alive(process)
+        else:
+            left = time.time() - _changed(path) > ABANDONED
+        if left:
             _remove(path)
+
+
+def _changed(path: Path) -> float:
+    """When a file was changed, in seconds; now, if it is gone."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def _alive(process: int) -> bool:
@@ -220,7 +266,7 @@ class Lock:
         Raises:
             FileError: another process writes there, or nobody can.
         """
-        path = Path(directory) / ".lock"
+        path = Path(directory).expanduser() / ".lock"
         self._file: int | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from coincide_pl.files import (
     content_digest,
     is_as_it_was,
     reason,
+    unfinished,
     write_all,
     write_text,
 )
@@ -58,24 +59,47 @@ def test_what_the_disk_refuses_is_one_line(tmp_path):
     assert reason(ValueError("two\nlines")) == "two lines"
 
 
-def test_what_a_killed_process_left_is_removed_and_what_lives_stays(tmp_path):
+def test_what_a_killed_process_left_is_removed_and_what_may_live_stays(tmp_path):
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
     )
-    here = os.uname().nodename
-    names = {
-        "left": f".x.{here}.{int(dead.stdout)}{PART}",
-        "alive": f".x.{here}.{os.getppid()}{PART}",
-        "elsewhere": f".x.another-{here}.1{PART}",
+    mine = unfinished(tmp_path / "x")
+    place, process = mine.name.split(".")[2], int(dead.stdout)
+    host = os.uname().nodename
+    stay = {
+        "in this run": unfinished(tmp_path / "x").name,
+        "alive": f".x.{place}.{os.getppid()}-0a-0{PART}",
+        "a process of another container, though none here has its number": (
+            f".x.{place[::-1]}.{process}-0a-0{PART}"
+        ),
+        "of another container with this host's name, as older versions name it": (
+            f".x.{host}.{process}{PART}"
+        ),
     }
-    for name in names.values():
+    left = {
+        "killed": f".x.{place}.{process}-0a-0{PART}",
+        "a part of it": f".x.{place}.{process}-0a-0.body{PART}",
+        "of an earlier process with this one's number": f".x.{place}.{os.getpid()}-0a-0{PART}",
+        "elsewhere, a week ago": f".y.{place[::-1]}.{process}-0a-0{PART}",
+    }
+    for name in (*stay.values(), *left.values()):
         (tmp_path / name).write_text("")
+    os.utime(tmp_path / left["elsewhere, a week ago"], (1, 1))
     write_text(tmp_path / "y.txt", ["a"])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "y.txt",
-        names["alive"],
-        names["elsewhere"],
-    }
+    assert {path.name for path in tmp_path.iterdir()} == {"y.txt", *stay.values()}
+
+
+def test_no_two_writes_have_a_name_in_common(tmp_path):
+    code = "from coincide_pl.files import unfinished; from pathlib import Path; import sys\n"
+    code += "import os; os.getpid = lambda: 7\n"  # as each container's first process has it
+    code += "print(unfinished(Path(sys.argv[1])))"
+    command = [sys.executable, "-c", code, str(tmp_path / "x")]
+    names = {subprocess.check_output(command) for _ in range(2)}
+    assert len(names) == 2
+    with beside(tmp_path / "x") as one, beside(tmp_path / "x") as two:
+        assert one != two
+        one.write_text("1")
+        two.write_text("2")
 
 
 def test_lines_are_added_whole(tmp_path):

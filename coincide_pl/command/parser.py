@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from coincide_pl.command.messages import one_line
 from coincide_pl.errors import CoincideError, ConfigError, printable
@@ -26,15 +27,38 @@ class Parser(ArgumentParser):
     words: ClassVar[Sequence[str]] = ()
 
     def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
-        """Parses words; `None`, as W&B's agent and jsonargparse itself spell it, is `null`."""
+        """Parses words; `None`, as W&B's agent and jsonargparse itself spell it, is `null`.
+
+        `~/` is the home folder wherever it begins a value, on the command line and in configs: a
+        shell does not see it in `--option=~/file`.
+        """
         words = sys.argv[1:] if args is None else args
-        return super().parse_args([re.sub("=None$", "=null", word) for word in words], **options)
+        words = [re.sub("=None$", "=null", at_home(word)) for word in words]
+        return with_home(super().parse_args(words, **options))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints the line and exits with status 2."""
         if isinstance(ex, CoincideError):
             raise ex
         refuse(one_line(message, self, self.words))
+
+
+def at_home(word: str) -> str:
+    """A word, or the value of an option, with the home folder for a `~` that begins it."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + os.path.expanduser(value) if value[:2] in ("~", "~/") else word
+
+
+def with_home(value: Any) -> Any:
+    """What was parsed, with the home folder for each `~` that begins a text."""
+    if isinstance(value, str):
+        return at_home(value)
+    if isinstance(value, list):
+        return [with_home(one) for one in value]
+    if isinstance(value, dict | Namespace):
+        for key in list(vars(value) if isinstance(value, Namespace) else value):
+            value[key] = with_home(value[key])
+    return value
 
 
 def refuse(line: str) -> NoReturn:

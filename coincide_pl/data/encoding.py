@@ -23,6 +23,13 @@ IGNORE = -100
 """The label of a token that is not trained on."""
 
 
+OF_TEXT = (
+    *("attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids", "cache_position"),
+    *("labels", "special_tokens_mask", "length", "num_image_tokens"),
+)
+"""What processors return of the text beside its tokens; it is no argument for an image."""
+
+
 @dataclass(frozen=True)
 class EncodedImage:
     """One image: the tokens that stand for it, and what the model reads of it.
@@ -116,8 +123,7 @@ class Encoder:
         inputs = {
             key: value
             for key, value in out.items()
-            if isinstance(value, Tensor)
-            and key not in ("attention_mask", "token_type_ids", "mm_token_type_ids")
+            if isinstance(value, Tensor) and key not in OF_TEXT
         }
         control = np.flatnonzero(np.isin(tokens, self.control_ids))
         first, last = (control[0], control[-1] + 1) if len(control) else (0, len(tokens))

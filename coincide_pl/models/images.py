@@ -77,6 +77,7 @@ def model_inputs(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
         **{
             name: value[batch.image_index] if name in PER_MARK else value
             for name, value in batch.image_inputs.items()
+            if name in known  # processors return more than their models take
         },
     }
 

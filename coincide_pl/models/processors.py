@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 
 from coincide_pl.errors import ModelError
 from coincide_pl.models.loading import check_directory, first_line, quietly
@@ -35,7 +35,53 @@ def load_processor(pretrained: str) -> ProcessorMixin:
         raise ModelError(f"{pretrained}: no usable processor: {first_line(error)}") from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ModelError(f"{pretrained}: its processor does not take images and text")
+    complete(processor, pretrained)
     return images_only(processor)
+
+
+def complete(processor: ProcessorMixin, pretrained: str) -> None:
+    """Gives a processor the sizes that older checkpoints have in the model's config alone.
+
+    Args:
+        processor: of the checkpoint.
+        pretrained: the checkpoint.
+
+    Raises:
+        ModelError: the processor marks images by another token than the model.
+    """
+    try:
+        config = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
+    except Exception:  # that a model can't be loaded is told when it is loaded
+        return
+    sizes = vars(processor)
+    if sizes.get("patch_size", 0) is None:
+        vision = getattr(config, "vision_config", None)
+        sizes["patch_size"] = getattr(vision, "patch_size", None)
+        if sizes["patch_size"] is None:
+            raise ModelError(
+                f"{pretrained}: neither its processor nor its config.json names a patch_size"
+            )
+        if sizes.get("vision_feature_select_strategy", "") is None:
+            strategy = getattr(config, "vision_feature_select_strategy", "default")
+            sizes["vision_feature_select_strategy"] = strategy
+        # CLIP's class token, which older processors left the model to count
+        if vision is not None and vision.model_type == "clip_vision_model":
+            sizes["num_additional_image_tokens"] = 1
+    theirs = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+    ours = image_token_id(processor)
+    if theirs is not None and ours is not None and theirs != ours:
+        raise ModelError(
+            f"{pretrained}: its processor puts token {ours} where an image stands, its model looks "
+            f"for token {theirs} (image_token_index or image_token_id in config.json)"
+        )
+
+
+def image_token_id(processor: ProcessorMixin) -> int | None:
+    """The token whose place image features take, if the processor names one."""
+    own = getattr(processor.tokenizer, "image_token_id", None)
+    if own is None and isinstance(name := getattr(processor, "image_token", None), str):
+        own = processor.tokenizer.convert_tokens_to_ids(name)
+    return own
 
 
 def images_only(processor: ProcessorMixin) -> ProcessorMixin:

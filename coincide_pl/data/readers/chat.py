@@ -25,7 +25,7 @@ from coincide_pl.data.readers.tables import find_files, json_kind, rows, write_r
 from coincide_pl.data.readers.unread import UNREAD_KEYS, is_media, refuse_unread
 from coincide_pl.data.record import IMAGE_MARK, Record, Role, Unusable
 from coincide_pl.errors import DataError, FileError
-from coincide_pl.files import reason
+from coincide_pl.files import reason, unfinished
 
 CONVERSATIONS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 """Columns that may hold the conversation, and its keys of sender and content."""
@@ -199,7 +199,7 @@ class ChatDataset(Reader):
             except OSError:
                 there = False
             if not there:
-                aside = target.with_name(f".{target.name}.{os.getpid()}")
+                aside = unfinished(target)
                 try:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     aside.write_bytes(data)

@@ -26,7 +26,7 @@ from coincide_pl.data.readers.unread import refuse_marks
 from coincide_pl.data.record import Record, Unusable
 from coincide_pl.data.records import Notes, Records, place
 from coincide_pl.errors import DataError
-from coincide_pl.files import content_digest, is_as_it_was, write_text
+from coincide_pl.files import content_digest, is_as_it_was, unfinished, write_text
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ class Reader(ABC):
         """
         cache = Path(cache_dir).expanduser()
         self.image_root = self.images_in(cache)
-        path = cache / f".{type(self).__name__}-{os.getpid()}.arrow"
+        path = unfinished(cache / f"{type(self).__name__}.arrow")
         records = self.read(findings, "skip")
         try:
             return Records.write(
