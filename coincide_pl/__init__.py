@@ -9,7 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coincide_pl.data.readers import ChatDataset, EasyVQA, LlavaJson, QuestionFile, Reader
+    from coincide_pl.data.readers import (
+        ChatDataset,
+        EasyVQA,
+        LlavaJson,
+        Mix,
+        QuestionFile,
+        Reader,
+    )
     from coincide_pl.datamodule import InstructionData
     from coincide_pl.models import ReferenceModule, TargetModule
     from coincide_pl.selection import (
@@ -39,6 +46,7 @@ __all__ = [
     "EasyVQA",
     "InstructionData",
     "LlavaJson",
+    "Mix",
     "Perplexity",
     "QuestionFile",
     "Random",

@@ -125,12 +125,16 @@ def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
 
 
 def _is_inside(root: Path, path: str) -> bool:
-    """Whether a file lies in the image folder, or in a folder that is linked directly into it."""
+    """Whether a file lies in the image folder, or in a folder that is linked directly into it.
+
+    A mix of data sets has such a link for each of their image folders, so one more counts.
+    """
     real = os.path.realpath(path)
     if real.startswith(_real(str(root))):
         return True
-    first, slash, _ = os.path.relpath(path, root).partition("/")
-    return bool(slash) and first != ".." and real.startswith(_real(os.path.join(root, first)))
+    first, *rest = os.path.relpath(path, root).split("/")
+    folders = [os.path.join(root, first), os.path.join(root, first, *rest[:1])][: len(rest)]
+    return first != ".." and any(real.startswith(_real(folder)) for folder in folders)
 
 
 @lru_cache(maxsize=4096)

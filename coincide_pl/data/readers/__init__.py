@@ -3,6 +3,7 @@
 from coincide_pl.data.readers.chat import ChatDataset
 from coincide_pl.data.readers.easy_vqa import EasyVQA
 from coincide_pl.data.readers.llava import LlavaJson
+from coincide_pl.data.readers.mix import Mix
 from coincide_pl.data.readers.questions import QuestionFile
 from coincide_pl.data.readers.reader import Reader
 from coincide_pl.data.record import Record, Turn, Unusable
@@ -11,6 +12,7 @@ __all__ = [
     "ChatDataset",
     "EasyVQA",
     "LlavaJson",
+    "Mix",
     "QuestionFile",
     "Reader",
     "Record",

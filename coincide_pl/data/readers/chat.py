@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +24,8 @@ from coincide_pl.data.readers.conversation import (
     with_system,
 )
 from coincide_pl.data.readers.reader import OnError, Reader
-from coincide_pl.data.readers.tables import find_files, json_kind, rows, write_rows
+from coincide_pl.data.readers.shapes import COLUMNS, SHAPED, TAGS, as_chat
+from coincide_pl.data.readers.tables import find_files, rows, write_rows
 from coincide_pl.data.readers.unread import UNREAD_KEYS, is_media, refuse_unread
 from coincide_pl.data.record import IMAGE_MARK, Record, Role, Unusable
 from coincide_pl.errors import DataError, FileError
@@ -30,6 +34,10 @@ from coincide_pl.files import reason, unfinished
 CONVERSATIONS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 """Columns that may hold the conversation, and its keys of sender and content."""
 IMAGES = ("images", "image")
+SOURCES = ("task_name", "source", "data_source")
+"""Columns that name the task or source, the first that holds a text."""
+DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
+"""How an image begins that stands in a text."""
 OWN = ("image", "path", "url", "image_url", "bytes")
 """Keys under which a part of a message may hold its own image."""
 
@@ -55,6 +63,8 @@ class ChatDataset(Reader):
         image_folder: str | None = None,
         source_field: str | None = None,
         on_error: OnError = "stop",
+        columns: dict[str, str] | None = None,
+        tags: dict[str, str] | None = None,
     ) -> None:
         """Remembers where the data lie; no row is read yet.
 
@@ -65,15 +75,28 @@ class ChatDataset(Reader):
                 all files are read.
             image_folder: folder that image paths are relative to (default: the folder of the
                 data).
-            source_field: column that names the task or source; by default `task_name` or `source`
-                where there is one; or else the folder of the data file, where there are several;
-                the first folder of the image path; or `text`.
+            source_field: column that names the task or source; by default `task_name`, `source` or
+                `data_source` where there is one; or else the folder of the data file, where there
+                are several; the first folder of the image path; or `text`.
             on_error: what to do at a record or image that can't be used: `stop`, or `skip` such
                 records, count them, and list them in a file. All images are opened for that, once.
+            columns: the data's names of columns, by what they hold, as in LLaMA-Factory's
+                dataset_info.json: messages, images, system, prompt, query, response, history.
+            tags: the messages' names of keys and senders, as in LLaMA-Factory's dataset_info.json:
+                role_tag, content_tag, user_tag, assistant_tag, system_tag.
 
         Raises:
-            DataError: there are no such files, or no such folder.
+            DataError: there are no such files, or no such folder; or columns or tags are unknown.
         """
+        self.columns, self.tags = columns or {}, tags or {}
+        for option, given, known in (
+            ("columns", self.columns, COLUMNS),
+            ("tags", self.tags, TAGS),
+        ):
+            if unknown := sorted(given.keys() - known.keys()):
+                raise DataError(
+                    f"{option}: {unknown[0]!r} is unknown; known are {', '.join(known)}"
+                )
         self.path = Path(path).expanduser()
         self.split = split
         self.image_folder = image_folder
@@ -96,8 +119,9 @@ class ChatDataset(Reader):
         return self._files
 
     def options(self) -> dict[str, object]:
-        """The name of the source field."""
-        return {"source_field": self.source_field}
+        """The names of columns and tags."""
+        names = {"columns": self.columns, "tags": self.tags}
+        return {"source_field": self.source_field, **{k: v for k, v in names.items() if v}}
 
     def starts(self) -> list[tuple[str, int]]:
         """The files that were begun so far, each with the number of its first row."""
@@ -127,14 +151,25 @@ class ChatDataset(Reader):
 
     def _reads(self, column: str) -> bool:
         """Whether a column is read, be it for what must not be dropped in silence."""
-        known = (*CONVERSATIONS, *IMAGES, *UNREAD_KEYS, "id", "system", "task_name", "source")
-        return column in known or column == self.source_field or is_media(column)
+        known = (
+            *CONVERSATIONS,
+            *IMAGES,
+            *SHAPED,
+            *UNREAD_KEYS,
+            *SOURCES,
+            "id",
+            "system",
+            "objects",
+        )
+        named = column in (self.source_field, *self.columns.values())
+        return named or column in known or is_media(column)
 
     def record(self, number: int, item: object) -> Record:
         """A row as a record."""
         if not isinstance(item, dict):
             raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
         identity = identity_of(item, "id", number)
+        item = as_chat(item, self.columns, self.tags)
         refuse_unread(item, IMAGES)
         images = _Images(self, item)
         field = next((name for name in CONVERSATIONS if item.get(name) is not None), "messages")
@@ -165,6 +200,8 @@ class ChatDataset(Reader):
         data, path = (image, None) if isinstance(image, bytes) else (None, image)
         if isinstance(image, dict):
             data, path = image.get("bytes"), image.get("path") or image.get("url")
+        if data is None and isinstance(path, str) and DATA_URL.match(path):
+            data = _decoded(path)
         if not (isinstance(data, bytes) or (data is None and isinstance(path, str) and path)):
             raise Unusable(MALFORMED, "an image must be a path or bytes")
         if (data is not None) != self._embeds:
@@ -180,12 +217,15 @@ class ChatDataset(Reader):
     @cached_property
     def _embeds(self) -> bool:
         """Whether the first image of the data set is embedded."""
-        for file in self._files if not json_kind(self._files[0]) else []:
-            for row in rows(file, lambda name: name in (*CONVERSATIONS, *IMAGES)):
-                assert isinstance(row, dict)
-                image = next(_Images(self, row).all(), None)
-                if image is not None:
-                    return isinstance(image, bytes) or _bytes(image)
+        own = self.columns.values()
+        for file in self._files:
+            for row in rows(file, lambda name: name in (*CONVERSATIONS, *IMAGES, *own)):
+                if not isinstance(row, dict):
+                    continue
+                with suppress(Unusable):  # it is named when the row is read
+                    image = next(_Images(self, as_chat(row, self.columns, self.tags)).all(), None)
+                    if image is not None:
+                        return isinstance(image, bytes) or _bytes(image) or _is_data_url(image)
         return False
 
     def _keep(self, data: bytes) -> str:
@@ -211,7 +251,7 @@ class ChatDataset(Reader):
 
     def _source(self, item: Item, images: tuple[str, ...]) -> str:
         if self.source_field is None:
-            source = item.get("task_name") or item.get("source")
+            source = next((item[name] for name in SOURCES if item.get(name)), None)
             if isinstance(source, str):
                 return source
             if self._subset is not None:
@@ -311,3 +351,21 @@ def _own(part: Item) -> object:
 
 def _bytes(image: object) -> bool:
     return isinstance(image, dict) and image.get("bytes") is not None
+
+
+def _is_data_url(image: object) -> bool:
+    if isinstance(image, dict):
+        image = image.get("path") or image.get("url")
+    return isinstance(image, str) and DATA_URL.match(image) is not None
+
+
+def _decoded(url: str) -> bytes:
+    """The bytes of an image that stands in a text as a data URL.
+
+    Raises:
+        Unusable: they are not base64.
+    """
+    try:
+        return base64.b64decode(url.partition(",")[2], validate=True)
+    except (binascii.Error, ValueError):
+        raise Unusable(MALFORMED, "an image is a data URL, and not base64") from None

@@ -15,8 +15,9 @@ from coincide_pl.data.readers.conversation import (
     turns_of,
     with_system,
 )
-from coincide_pl.data.readers.json_text import chosen_items, json_array, json_items
+from coincide_pl.data.readers.json_text import chosen_items, json_array, json_items, json_lines
 from coincide_pl.data.readers.reader import OnError, Reader
+from coincide_pl.data.readers.tables import json_kind
 from coincide_pl.data.readers.unread import refuse_unread
 from coincide_pl.data.record import Record, Unusable
 from coincide_pl.errors import DataError
@@ -95,8 +96,12 @@ class LlavaJson(Reader):
         return Record(identity, paths, turns, source_of(item, paths, self.source_field), number)
 
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
-        """Writes the chosen items as they stand in the file, unknown keys too, as a JSON array."""
-        write_text(path, json_array(chosen_items(self.path, numbers)))
+        """Writes the chosen items as they stand in the file, unknown keys too.
+
+        They become a JSON array, or JSON lines where the name of the target ends in `.jsonl`.
+        """
+        text = json_lines if json_kind(path) in (".jsonl", ".ndjson") else json_array
+        write_text(path, text(chosen_items(self.path, numbers)))
 
 
 def images_of(item: Item) -> list[str]:

@@ -77,6 +77,10 @@ class Reader(ABC):
             Unusable: naming the field.
         """
 
+    def numbered(self) -> Iterator[tuple[int, object]]:
+        """Yields the items that become records, each with its number among those of the files."""
+        return enumerate(self.items())
+
     def options(self) -> dict[str, object]:
         """What the records depend on beside the files: by default all arguments of the constructor.
 
@@ -162,8 +166,8 @@ class Reader(ABC):
         Raises:
             DataError: naming file, record and field.
         """
-        number = -1
-        for number, item in enumerate(self.items()):
+        for number, item in self.numbered():
+            findings.count += 1
             try:
                 record = self.record(number, item)
                 refuse_marks(record)
@@ -181,8 +185,7 @@ class Reader(ABC):
                 findings.add(number, known.kind, line)
                 continue
             yield record if record.number == number else replace(record, number=number)
-        findings.count = number + 1
-        if number < 0:
+        if not findings.count:
             raise DataError(f"{self.files()[0]}: no records in it")
 
     def records(self, cache_dir: str | Path) -> Records:
