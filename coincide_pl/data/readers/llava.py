@@ -15,7 +15,7 @@ from coincide_pl.data.readers.conversation import (
     turns_of,
     with_system,
 )
-from coincide_pl.data.readers.json_text import chosen_items, json_array, json_items, json_lines
+from coincide_pl.data.readers.json_text import json_array, json_items, json_lines
 from coincide_pl.data.readers.reader import OnError, Reader
 from coincide_pl.data.readers.tables import json_kind
 from coincide_pl.data.readers.unread import refuse_unread
@@ -78,8 +78,8 @@ class LlavaJson(Reader):
         return {"source_field": self.source_field}
 
     def items(self) -> Iterator[object]:
-        """Yields the items in file order."""
-        return json_items(self.path)
+        """Yields the items in file order, those of a packed list one by one."""
+        return unpacked(json_items(self.path))
 
     def record(self, number: int, item: object) -> Record:
         """An item as a record."""
@@ -101,7 +101,19 @@ class LlavaJson(Reader):
         They become a JSON array, or JSON lines where the name of the target ends in `.jsonl`.
         """
         text = json_lines if json_kind(path) in (".jsonl", ".ndjson") else json_array
-        write_text(path, text(chosen_items(self.path, numbers)))
+        order = [int(number) for number in numbers]
+        wanted = set(order)
+        items = {number: item for number, item in enumerate(self.items()) if number in wanted}
+        write_text(path, text(items[number] for number in order))
+
+
+def unpacked(items: Iterable[object]) -> Iterator[object]:
+    """Items, those of lists one by one: Qwen-VL packs samples that are trained on at once."""
+    for item in items:
+        if isinstance(item, list):
+            yield from item
+        else:
+            yield item
 
 
 def images_of(item: Item) -> list[str]:

@@ -64,14 +64,12 @@ def as_chat(item: Item, columns: Mapping[str, str], tags: Mapping[str, str]) -> 
         if theirs in item and theirs != COLUMNS[ours]:
             item = {**item, COLUMNS[ours]: item[theirs]}
     said = item.get("messages") or item.get("conversations")
+    if item.get("objects") and any(mark in str(said or item) for mark in PLACES):
+        raise Unusable(UNREAD, "'objects' is not read, and the text shows it by a mark")
     if said:
         return {**item, "messages": _untagged(said, {**TAGS, **tags})} if tags else item
     messages = list(_messages(item))
-    if not messages:
-        return item
-    if item.get("objects") and any(mark in str(messages) for mark in PLACES):
-        raise Unusable(UNREAD, "'objects' is not read, and the text shows it by a mark")
-    return {**item, "messages": messages}
+    return {**item, "messages": messages} if messages else item
 
 
 def _messages(item: Item) -> Iterator[Item]:
