@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import os
 import re
@@ -24,22 +22,23 @@ from coincide_pl.data.readers.conversation import (
     with_system,
 )
 from coincide_pl.data.readers.reader import OnError, Reader
+from coincide_pl.data.readers.row_images import (
+    CONVERSATIONS,
+    DATA_URL,
+    IMAGES,
+    RowImages,
+    decoded,
+    is_embedded,
+)
 from coincide_pl.data.readers.shapes import COLUMNS, SHAPED, TAGS, as_chat
 from coincide_pl.data.readers.tables import find_files, rows, write_rows
 from coincide_pl.data.readers.unread import UNREAD_KEYS, is_media, refuse_unread
-from coincide_pl.data.record import IMAGE_MARK, Record, Role, Unusable
+from coincide_pl.data.record import Record, Unusable
 from coincide_pl.errors import DataError, FileError
 from coincide_pl.files import reason, unfinished
 
-CONVERSATIONS = {"messages": ("role", "content"), "conversations": ("from", "value")}
-"""Columns that may hold the conversation, and its keys of sender and content."""
-IMAGES = ("images", "image")
 SOURCES = ("task_name", "source", "data_source")
 """Columns that name the task or source, the first that holds a text."""
-DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
-"""How an image begins that stands in a text."""
-OWN = ("image", "path", "url", "image_url", "bytes")
-"""Keys under which a part of a message may hold its own image."""
 
 
 class ChatDataset(Reader):
@@ -50,9 +49,10 @@ class ChatDataset(Reader):
     in a user's text, show the next of the row's `images` (or `image`): paths, or the bytes that
     `datasets` embeds. An image part stands in a line of its own. Images that no part shows are put
     in front of the first message of the user. `conversations` with `from` and `value` are read too,
-    as are messages with these keys.
+    as are messages with these keys; pairs of question and answer, as The Cauldron and FineVision
+    have them; and a question with its answer, as alpaca and ms-swift have them.
 
-    Embedded images are written to the folder `images` of the cache, once, under a name that their
+    Embedded images, and those that are data URLs, are written to the folder `images` of the cache, once, under a name that their
     content makes; where that stops, it goes on later.
     """
 
@@ -171,7 +171,7 @@ class ChatDataset(Reader):
         identity = identity_of(item, "id", number)
         item = as_chat(item, self.columns, self.tags)
         refuse_unread(item, IMAGES)
-        images = _Images(self, item)
+        images = RowImages(item, self.image_path)
         field = next((name for name in CONVERSATIONS if item.get(name) is not None), "messages")
         conversation = listed(item.get(field), field)
         who, what = CONVERSATIONS[field]
@@ -201,7 +201,7 @@ class ChatDataset(Reader):
         if isinstance(image, dict):
             data, path = image.get("bytes"), image.get("path") or image.get("url")
         if data is None and isinstance(path, str) and DATA_URL.match(path):
-            data = _decoded(path)
+            data = decoded(path)
         if not (isinstance(data, bytes) or (data is None and isinstance(path, str) and path)):
             raise Unusable(MALFORMED, "an image must be a path or bytes")
         if (data is not None) != self._embeds:
@@ -223,9 +223,9 @@ class ChatDataset(Reader):
                 if not isinstance(row, dict):
                     continue
                 with suppress(Unusable):  # it is named when the row is read
-                    image = next(_Images(self, as_chat(row, self.columns, self.tags)).all(), None)
+                    image = next(RowImages(as_chat(row, self.columns, self.tags), str).all(), None)
                     if image is not None:
-                        return isinstance(image, bytes) or _bytes(image) or _is_data_url(image)
+                        return is_embedded(image)
         return False
 
     def _keep(self, data: bytes) -> str:
@@ -259,113 +259,3 @@ class ChatDataset(Reader):
             if images and self._embeds:
                 return "image"
         return source_of(item, images, self.source_field)
-
-
-class _Images:
-    """The images of a row, handed out in the order in which its messages show them."""
-
-    def __init__(self, reader: ChatDataset, item: Item) -> None:
-        self.reader, self.item = reader, item
-        given: object = next((item[name] for name in IMAGES if item.get(name) is not None), [])
-        given = given if isinstance(given, list) else [given]
-        self.column = [image for image in given if image is not None]
-        self.used: set[int] = set()
-        self.next = 0
-        self.shown: list[str] = []
-
-    def all(self) -> Iterator[object]:
-        """The images as they stand in the row: of the column, then of parts."""
-        yield from self.column
-        for field in CONVERSATIONS:
-            turns = self.item.get(field)
-            for turn in turns if isinstance(turns, list) else []:
-                content = turn.get("content") if isinstance(turn, dict) else None
-                for part in content if isinstance(content, list) else []:
-                    if isinstance(part, dict) and (own := _own(part)) is not None:
-                        yield own
-
-    def text(self, content: object, role: Role) -> object:
-        """A message's content as text with image marks; anything else as it is."""
-        if isinstance(content, str):
-            self._marks(content, role)
-            return content
-        if not isinstance(content, list):
-            return content
-        text, after_image = "", False
-        for part in content:
-            kind, said = self._part(part, role)
-            if kind == "image":
-                text += f"\n{IMAGE_MARK}" if text else IMAGE_MARK
-            else:
-                text += f"\n{said}" if after_image and not said.startswith("\n") else said
-            after_image = kind == "image"
-        return text
-
-    def unshown(self) -> list[str]:
-        """Paths of the images of the column that no message shows."""
-        left = [image for i, image in enumerate(self.column) if i not in self.used]
-        return [self.reader.image_path(image) for image in left]
-
-    def _part(self, part: object, role: Role) -> tuple[str, str]:
-        if not isinstance(part, dict):
-            raise Unusable(MALFORMED, "a part of a message must be an object")
-        own = _own(part)
-        kind = part.get("type") or ("image" if own is not None else "text")
-        if kind == "text":
-            said = part.get("text")
-            if not isinstance(said, str):
-                raise Unusable(MALFORMED, "a part of type 'text' must have a 'text'")
-            self._marks(said, role)
-            return "text", said
-        if kind not in ("image", "image_url"):
-            raise Unusable(
-                MALFORMED, f"a part is of type {str(kind)[:40]!r}; known are image, text"
-            )
-        if role != "user":
-            raise Unusable(MALFORMED, f"a message of the {role} shows an image")
-        if own is not None:
-            self.shown.append(self.reader.image_path(own))
-        else:
-            index = part.get("index")
-            self._show(index if isinstance(index, int) else self.next)
-        return "image", ""
-
-    def _marks(self, text: str, role: Role) -> None:
-        for _ in range(text.count(IMAGE_MARK) if role == "user" else 0):
-            self._show(self.next)
-
-    def _show(self, index: int) -> None:
-        if not 0 <= index < len(self.column):
-            raise Unusable(MALFORMED, f"shows image {index + 1} of {len(self.column)}")
-        self.shown.append(self.reader.image_path(self.column[index]))
-        self.used.add(index)
-        self.next = index + 1
-
-
-def _own(part: Item) -> object:
-    """A part's own image, if it holds one."""
-    if isinstance(part.get("bytes"), bytes):
-        return part["bytes"]
-    return next((part[key] for key in OWN if part.get(key)), None)
-
-
-def _bytes(image: object) -> bool:
-    return isinstance(image, dict) and image.get("bytes") is not None
-
-
-def _is_data_url(image: object) -> bool:
-    if isinstance(image, dict):
-        image = image.get("path") or image.get("url")
-    return isinstance(image, str) and DATA_URL.match(image) is not None
-
-
-def _decoded(url: str) -> bytes:
-    """The bytes of an image that stands in a text as a data URL.
-
-    Raises:
-        Unusable: they are not base64.
-    """
-    try:
-        return base64.b64decode(url.partition(",")[2], validate=True)
-    except (binascii.Error, ValueError):
-        raise Unusable(MALFORMED, "an image is a data URL, and not base64") from None
