@@ -127,14 +127,17 @@ def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
 def _is_inside(root: Path, path: str) -> bool:
     """Whether a file lies in the image folder, or in a folder that is linked directly into it.
 
-    A mix of data sets has such a link for each of their image folders, so one more counts.
+    A mix of data sets has such a link for each of their image folders, so one more counts there.
     """
     real = os.path.realpath(path)
     if real.startswith(_real(str(root))):
         return True
     first, *rest = os.path.relpath(path, root).split("/")
-    folders = [os.path.join(root, first), os.path.join(root, first, *rest[:1])][: len(rest)]
-    return first != ".." and any(real.startswith(_real(folder)) for folder in folders)
+    linked = os.path.join(root, first)
+    folders = [linked] if rest and first != ".." else []
+    if len(rest) > 1 and os.path.islink(linked):
+        folders.append(os.path.join(linked, rest[0]))
+    return any(real.startswith(_real(folder)) for folder in folders)
 
 
 @lru_cache(maxsize=4096)

@@ -52,8 +52,8 @@ class ChatDataset(Reader):
     as are messages with these keys; pairs of question and answer, as The Cauldron and FineVision
     have them; and a question with its answer, as alpaca and ms-swift have them.
 
-    Embedded images, and those that are data URLs, are written to the folder `images` of the cache, once, under a name that their
-    content makes; where that stops, it goes on later.
+    Embedded images, and those that are data URLs, are written to the folder `images` of the cache,
+    once, under a name that their content makes; where that stops, it goes on later.
     """
 
     def __init__(
