@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import zipfile
 from datetime import timedelta
@@ -19,8 +18,6 @@ from coincide_pl.data.collation import Batch
 from coincide_pl.errors import ModelError
 from coincide_pl.files import beside
 from coincide_pl.interruption import interruption
-
-log = logging.getLogger(__name__)
 
 SHARE = 0.02
 """How much of the time saving may take."""
@@ -45,24 +42,6 @@ class LastCheckpoint(ModelCheckpoint):
             train_time_interval=timedelta(seconds=SECONDS),
             enable_version_counter=False,
         )
-        self.goes_on = False
-
-    def on_load_checkpoint(self, *args: object) -> None:
-        """Notes that the fit goes on from a checkpoint."""
-        self.goes_on = True
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Says where a fit begins anew though it could go on."""
-        super().on_train_start(trainer, pl_module)
-        place = Path(str(self.dirpath)) / "last.ckpt"
-        if not self.goes_on and trainer.is_global_zero and place.exists():
-            log.warning(
-                "%s: the fit begins anew, and replaces this training checkpoint; "
-                "--ckpt_path=last goes on from it",
-                place,
-            )
 
     @property
     def state_key(self) -> str:

@@ -140,7 +140,7 @@ class ExportModel(lightning.Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Refuses to begin anew where a finished fit's model lies.
+        """Refuses to begin anew where a finished fit's model lies, and warns of its checkpoints.
 
         Raises:
             ConfigError: a model is there, or the best weights are wanted and nothing is monitored.
@@ -153,6 +153,15 @@ class ExportModel(lightning.Callback):
             on_first_process(lambda: self._check_free(trainer))
 
     def _check_free(self, trainer: lightning.Trainer) -> None:
+        folders = {str(getattr(one, "dirpath", None) or "") for one in trainer.checkpoint_callbacks}
+        left = [path for folder in folders - {""} for path in Path(folder).glob("*.ckpt")]
+        if left:
+            newest = max(left, key=lambda path: path.stat().st_mtime)
+            log.warning(
+                "%s: the fit begins anew, though training checkpoints of an earlier one are there; "
+                "--ckpt_path=%s goes on",
+                *(trainer.default_root_dir, newest),
+            )
         if (self._directory(trainer) / "config.json").is_file():
             raise ConfigError(
                 f"{self._directory(trainer)}: the model of a finished fit is there; name another "

@@ -58,6 +58,7 @@ def test_a_batch_in_hand_is_finished_and_kept(runner, fresh):
 
 
 def test_a_fit_that_starts_afresh_says_how_not_to(runner, walked):
+    shutil.rmtree(walked.folder / "run/model")  # or it is refused
     words = walked.words("fit", "--ckpt_path=null")
     result = runner(*words, fault=AtCall(STEP, 3, Send(signal.SIGTERM)))
     assert "--ckpt_path=last" in result.line, result.message

@@ -90,7 +90,11 @@ def test_a_finished_fit_is_not_trained_over(command, tiny, llava, tmp_path):
     assert (run / "model/model.safetensors").read_bytes() == left
     assert (run / "fit.yaml").read_bytes() == config
     shutil.rmtree(run / "model")
-    assert start(command, tiny, llava, run)[0] == 0
+    place = f"--trainer.callbacks.dirpath={run / 'checkpoints'}"
+    status, message = start(command, tiny, llava, run, "--trainer.callbacks=ModelCheckpoint", place)
+    assert status == 0
+    assert f"{run}: the fit begins anew, though training checkpoints of an earlier one" in message
+    assert f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'} goes on" in message
 
 
 def test_the_best_weights_are_exported_where_they_are_asked_for(command, tiny, llava, tmp_path):
