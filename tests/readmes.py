@@ -124,7 +124,7 @@ class Shell:
         elif names[0] == "make":
             subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
         else:
-            assert names[0] in ("pip", "python", "wandb"), f"what is that? {line}"
+            assert names[0] in ("pip", "pytest", "python", "wandb"), f"what is that? {line}"
 
 
 def own_data():

@@ -11,7 +11,7 @@ from PIL import Image
 from coincide_pl.data.readers import Reader, Record, Turn, Unusable
 from coincide_pl.errors import DataError
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "coincide_pl/README.md"
 
 
 @pytest.fixture
