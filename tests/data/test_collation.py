@@ -1,5 +1,7 @@
 """Lost if these fail: what is trained on in a batch, and which image is shown at which mark."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from coincide_pl.data.collation import (
 from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoder, Encoding
 from coincide_pl.data.readers import LlavaJson
 from coincide_pl.data.record import Record, Turn
-from coincide_pl.errors import DataError
+from coincide_pl.errors import DataError, ModelError
 from coincide_pl.models.processors import load_processor
 
 
@@ -132,3 +134,34 @@ def test_kept_images_change_nothing(tiny, llava, tmp_path, monkeypatch):
     small = EncodedBatches(records, encoder, False, 3 * 32 * 32 * 4 + 64)
     assert len([small[[row]] for row in range(4)]) == 4
     assert len(small._kept) == 1
+
+
+def test_an_image_that_the_processor_refuses_is_named_with_its_record(tiny, llava, tmp_path):
+    encoder = Encoder(load_processor(tiny))
+
+    def refuse(image):
+        raise ValueError("absolute aspect ratio must be\n smaller than 2")
+
+    encoder.encode_image = refuse
+    batches = EncodedBatches(LlavaJson(str(llava)).records(tmp_path / "cache"), encoder)
+    with pytest.raises(DataError) as error:
+        batches[[2]]
+    assert str(error.value) == (
+        f"{llava}: record 2 (id 'r2'): 'image': {llava.parent}/coco/2.png: the processor refuses "
+        "it (30 by 26 pixels: absolute aspect ratio must be smaller than 2)"
+    )
+
+
+def test_a_conversation_that_the_template_refuses_is_named(tiny, tmp_path):
+    processor = load_processor(tiny)
+    processor.chat_template = (
+        "{%- if messages[0].role == 'system' -%}{{ raise_exception('No system') }}{%- endif -%}"
+        + processor.chat_template
+    )
+    talk = [{"from": s, "value": "a"} for s in ("system", "human", "gpt")]
+    (tmp_path / "x.json").write_text(json.dumps([{"id": 7, "conversations": talk}]))
+    records = LlavaJson(str(tmp_path / "x.json")).records(tmp_path / "cache")
+    with pytest.raises(
+        ModelError, match=r"x.json: record 0 \(id '7'\): .* refuses .*\(No system\)"
+    ):
+        EncodedBatches(records, Encoder(processor))[[0]]

@@ -72,3 +72,36 @@ def test_every_image_that_training_would_stop_at_is_found(tmp_path):
     assert list(bad) == [name for name in names if not opens(name)]
     assert {"cut-a.jpg", "cut-b.jpg", "cut-c.png", "out.jpg", "gone.jpg"} < {*bad}
     assert not {"a.jpg", "d.jpg", "tiny.jpg", "deep.png"} & {*bad}
+
+
+def test_nothing_of_a_files_palette_or_size_rides_along(tmp_path):
+    image = Image.new("P", (4, 2), 1)
+    image.putpalette([9, 8, 7, 200, 100, 50])
+    image.save(tmp_path / "x.png", transparency=1, dpi=(72, 72))
+    found = open_image(tmp_path, "x.png")
+    assert found.getpixel((0, 0)) == (200, 100, 50)  # not white, which processors paint
+    assert found.info == {}
+    Image.new("L", (4, 2), 7).save(tmp_path / "l.png", transparency=7)
+    assert open_image(tmp_path, "l.png").info == {}
+
+
+def test_sides_of_extreme_ratio_are_refused_before_they_are_scaled(tmp_path):
+    for size in ((1000, 10), (10, 1000), (1, 1)):
+        Image.new("RGB", size).save(tmp_path / "x.png")
+        assert open_image(tmp_path, "x.png").size == size
+    for size in ((1001, 10), (3, 301)):
+        Image.new("RGB", size).save(tmp_path / "x.png")
+        with pytest.raises(DataError, match="one side is more than 100 times as long as the other"):
+            open_image(tmp_path, "x.png")
+        assert list(unusable_images(tmp_path, ["x.png"])) == ["x.png"]
+
+
+def test_a_folder_may_be_linked_into_the_image_folder(tmp_path):
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "images/deep").mkdir(parents=True)
+    Image.new("RGB", (3, 2)).save(tmp_path / "coco/x.png")
+    (tmp_path / "images/coco").symlink_to(tmp_path / "coco")
+    (tmp_path / "images/deep/coco").symlink_to(tmp_path / "coco")
+    assert open_image(tmp_path / "images", "coco/x.png").size == (3, 2)
+    with pytest.raises(DataError, match="link its folder directly into that, if it may be read"):
+        open_image(tmp_path / "images", "deep/coco/x.png")

@@ -210,7 +210,7 @@ class ChatDataset(Reader):
         if data is not None:
             return self._keep(data)
         path = str(path).removeprefix("file://")
-        if re.match(r"\w+://|data:", path):
+        if re.match(r"\w+://", path):
             raise Unusable(MALFORMED, f"an image is at {path[:80]!r}; images must be on disk")
         return inside(path, self.image_root)
 

@@ -249,9 +249,9 @@ def source_of(item: Item, images: tuple[str, ...], field: str | None) -> str:
     """
     if field is not None:
         source = item.get(field)
-        if not isinstance(source, str):
-            raise Unusable(MALFORMED, f"{field!r} must be text")
-        return source
+        if not named(source):
+            raise Unusable(MALFORMED, f"{field!r} must be text or a number")
+        return str(source)
     task = item.get("task_name")
     if isinstance(task, str) and task:
         return task

@@ -59,6 +59,8 @@ class QuestionFile(Reader):
         self.suffix = suffix
         self.on_error = on_error
         for file in self.files():
+            if file.is_dir() or file.suffix in (".parquet", ".arrow"):
+                raise DataError(f"{file}: not JSON; ChatDataset reads folders, Parquet and Arrow")
             if not file.is_file():
                 raise DataError(f"{file}: no such data file")
         if not self.image_root.is_dir():
