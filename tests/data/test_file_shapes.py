@@ -173,6 +173,8 @@ def test_what_is_no_path_gets_a_short_line(tmp_path, image, said):
         (ChatDataset, {"images": [image], "messages": CHAT}),
         (QuestionFile, {"question_id": 1, "text": "so?", "answer": "a", "image": image}),
     ):
+        if reader is ChatDataset and image.startswith("data:"):
+            continue  # it decodes these
         with pytest.raises(DataError, match=said) as error:
             read(tmp_path, item, reader=reader)
         assert len(str(error.value)) < 400
