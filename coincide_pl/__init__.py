@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Mix,
         QuestionFile,
         Reader,
+        ShardDataset,
     )
     from coincide_pl.datamodule import InstructionData
     from coincide_pl.models import ReferenceModule, TargetModule
@@ -57,6 +58,7 @@ __all__ = [
     "SelfFilter",
     "SelfSup",
     "SemDeDup",
+    "ShardDataset",
     "Signal",
     "TargetModule",
     "load_signals",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from coincide_pl.data.records import Records
+from coincide_pl.data.shards.packed import Packed
 
 IMAGES_PER_TASK = 4096
 """How many images a thread looks at before it takes more."""
@@ -58,12 +59,14 @@ def _states(root: Path, names: Sequence[str], timed: bool) -> bytes:
 
 def _contents(root: Path, names: Sequence[str], timed: bool) -> bytes:
     """The digests of some images, 16 bytes each."""
-    return b"".join(_content(located(root, name)) for name in names)
+    return b"".join(_content(root, name) for name in names)
 
 
-def _content(path: str) -> bytes:
+def _content(root: Path, name: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        if packed := Packed.of(name):
+            return hashlib.blake2b(packed.read(root), digest_size=16).digest()
+        with open(located(root, name), "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError:
         return bytes(16)
@@ -87,7 +90,13 @@ def located(root: Path, name: str) -> str:
 def file_states(root: Path, names: Iterable[str]) -> dict[str, list[int] | None]:
     """Size in bytes and time of change in nanoseconds of some images; None where there is none."""
     found: dict[str, list[int] | None] = {}
+    shards: dict[str, list[int] | None] = {}
     for name in names:
+        if packed := Packed.of(name):
+            if packed.shard not in shards:
+                shards[packed.shard] = packed.state(root)
+            found[name] = shards[packed.shard]
+            continue
         try:
             state = os.stat(located(root, name))
         except (OSError, ValueError):

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,6 +19,8 @@ from rich.progress import Progress
 
 from coincide_pl.data.image_states import located
 from coincide_pl.data.record import Unusable
+from coincide_pl.data.shards.packed import Packed
+from coincide_pl.data.shards.places import is_url
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: Pillow's own limit against decompression bombs."""
@@ -95,15 +98,17 @@ def unusable_images(
 
 def _read(root: Path, relative: str, scale: int = 1) -> Image.Image:
     """Opens and decodes an image; a JPEG may come out up to `scale` times smaller."""
-    path = located(root, relative)
-    name = path if path.isprintable() else repr(path)
+    packed = Packed.of(relative)
+    path = packed.place(root) if packed else located(root, relative)
+    name = os.path.join(root, relative) if packed else path
+    name = name if name.isprintable() else repr(name)
     try:
-        if not _is_inside(root, path):
+        if not is_url(path) and not _is_inside(root, path):
             advice = "link its folder directly into that, if it may be read"
             raise Unusable(BROKEN, f"{name}: leads outside the image folder {root}; {advice}")
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        if not is_url(path) and not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block
             raise Unusable(BROKEN, f"{name}: not an ordinary file")
-        with Image.open(path) as image:
+        with Image.open(BytesIO(packed.read(root)) if packed else path) as image:
             size = f"{image.width} by {image.height} pixels"
             if image.width * image.height > MAX_PIXELS:
                 raise Unusable(BROKEN, f"{name}: {size} are too many")

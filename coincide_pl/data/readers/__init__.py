@@ -6,6 +6,7 @@ from coincide_pl.data.readers.llava import LlavaJson
 from coincide_pl.data.readers.mix import Mix
 from coincide_pl.data.readers.questions import QuestionFile
 from coincide_pl.data.readers.reader import Reader
+from coincide_pl.data.readers.shards import ShardDataset
 from coincide_pl.data.record import Record, Turn, Unusable
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "QuestionFile",
     "Reader",
     "Record",
+    "ShardDataset",
     "Turn",
     "Unusable",
 ]

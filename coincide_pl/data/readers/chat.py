@@ -30,7 +30,7 @@ from coincide_pl.data.readers.row_images import (
     decoded,
     is_embedded,
 )
-from coincide_pl.data.readers.shapes import COLUMNS, SHAPED, TAGS, as_chat
+from coincide_pl.data.readers.shapes import SHAPED, as_chat, check_names
 from coincide_pl.data.readers.tables import find_files, rows, write_rows
 from coincide_pl.data.readers.unread import UNREAD_KEYS, is_media, refuse_unread
 from coincide_pl.data.record import Record, Unusable
@@ -89,14 +89,7 @@ class ChatDataset(Reader):
             DataError: there are no such files, or no such folder; or columns or tags are unknown.
         """
         self.columns, self.tags = columns or {}, tags or {}
-        for option, given, known in (
-            ("columns", self.columns, COLUMNS),
-            ("tags", self.tags, TAGS),
-        ):
-            if unknown := sorted(given.keys() - known.keys()):
-                raise DataError(
-                    f"{option}: {unknown[0]!r} is unknown; known are {', '.join(known)}"
-                )
+        check_names(self.columns, self.tags)
         self.path = Path(path).expanduser()
         self.split = split
         self.image_folder = image_folder

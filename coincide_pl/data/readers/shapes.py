@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from coincide_pl.data.readers.conversation import MALFORMED, Item, listed
 from coincide_pl.data.readers.unread import UNREAD
 from coincide_pl.data.record import Unusable
+from coincide_pl.errors import DataError
 
 COLUMNS = {
     "prompt": "instruction",
@@ -47,6 +48,17 @@ SHAPED = ("texts", "conversation", "instruction", "input", "output", "query", "r
 """Columns that these shapes have."""
 PLACES = ("<bbox>", "<ref-object>")
 """Marks of ms-swift that stand for what `objects` holds."""
+
+
+def check_names(columns: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    """Refuse names for what no column or message holds.
+
+    Raises:
+        DataError: naming the option, and what is known.
+    """
+    for option, given, known in (("columns", columns, COLUMNS), ("tags", tags, TAGS)):
+        if unknown := sorted(given.keys() - known.keys()):
+            raise DataError(f"{option}: {unknown[0]!r} is unknown; known are {', '.join(known)}")
 
 
 def as_chat(item: Item, columns: Mapping[str, str], tags: Mapping[str, str]) -> Item:

@@ -1,0 +1,368 @@
+"""Data in shards: WebDataset's and Energon's tar files, and folders of Parquet files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pyarrow.types import is_large_list, is_list
+
+from coincide_pl.data.readers.chat import SOURCES, ChatDataset
+from coincide_pl.data.readers.conversation import MALFORMED, Item
+from coincide_pl.data.readers.reader import OnError
+from coincide_pl.data.readers.row_images import IMAGES
+from coincide_pl.data.readers.shapes import check_names
+from coincide_pl.data.readers.tables import split_of, write_rows
+from coincide_pl.data.record import Record, Unusable
+from coincide_pl.data.shards.packed import Packed
+from coincide_pl.data.shards.places import (
+    LISTING,
+    file_system,
+    is_url,
+    list_url,
+    note_listing,
+)
+from coincide_pl.data.shards.tar import Sample, parsed, read_index, write_index
+from coincide_pl.errors import DataError
+from coincide_pl.files import reason, write_text
+
+SUFFIXES = (".tar", ".parquet")
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "img", "image")
+"""How the name of a member ends that is an image."""
+OTHERS = {
+    **dict.fromkeys(("mp4", "avi", "webm", "mkv", "mov"), "videos"),
+    **dict.fromkeys(("wav", "mp3", "flac", "ogg", "m4a"), "audios"),
+}
+"""How the names of members end that nobody reads, and what they are."""
+INDEX_FORMAT = 1
+"""Raised when indices would be made or kept otherwise."""
+
+
+class ShardDataset(ChatDataset):
+    """Records from shards, in a folder or at a URL; images are read out of them, never unpacked.
+
+    A tar holds samples as WebDataset has them: members whose names agree up to the first dot, a
+    `.json` with the conversation in any shape that `ChatDataset` reads (or a list of turns), and
+    images. Where the JSON names its images, that is their order; else that of the members. Of a
+    data set that Energon prepared, `.nv-meta/split.yaml` tells the shards and what is excluded.
+    Parquet files have the columns that `ChatDataset` reads, with embedded images.
+
+    An index of each shard is made once, several at a time, and kept in the cache; where that stops,
+    it goes on later.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        split: str = "train",
+        source_field: str | None = None,
+        on_error: OnError = "stop",
+        columns: dict[str, str] | None = None,
+        tags: dict[str, str] | None = None,
+        num_threads: int = 8,
+    ) -> None:
+        """Finds the shards; none is read yet.
+
+        Args:
+            path: a tar or Parquet file, a folder of them, or a URL of either that fsspec opens,
+                such as `s3://bucket/folder` or `hf://datasets/name/folder`.
+            split: name of the split to read, where the files' or folders' names, or Energon's
+                split.yaml, tell splits; else all shards are read.
+            source_field: key that names the task or source; by default `task_name`, `source` or
+                `data_source` where there is one; or else the folder of the shard, where it lies in
+                one; `image`; or `text`.
+            on_error: what to do at a record or image that can't be used: `stop`, or `skip` such
+                records, count them, and list them in a file. All images are opened for that, once.
+            columns: the data's names of columns, as `ChatDataset` takes them.
+            tags: the messages' names of keys and senders, as `ChatDataset` takes them.
+            num_threads: number of shards that are indexed at a time.
+
+        Raises:
+            DataError: there are no shards, or no such split.
+        """
+        check_names(columns or {}, tags or {})
+        self.url = path if is_url(path) else None
+        self.path = Path(path).expanduser()
+        self.split, self.source_field, self.on_error = split, source_field, on_error
+        self.columns, self.tags, self.num_threads = columns or {}, tags or {}, num_threads
+        self._excluded: set[str] = set()
+        self._starts = []
+        self._cache: Path | None = None
+        self._shards: list[str] = []
+        self._base = ""
+        if self.url is None:
+            if not self.path.exists():
+                raise DataError(f"{path}: no such file or folder")
+            self.image_root = self.path if self.path.is_dir() else self.path.parent
+            self._base = str(self.image_root)
+            found = [self.path] if self.path.is_file() else _sorted(self.path)
+            self._take([str(file.relative_to(self.image_root)) for file in found])
+
+    def _take(self, names: list[str]) -> None:
+        """Keeps the shards of the split."""
+        where = self.url or str(self.path)
+        text = None if where.endswith(SUFFIXES) else _energon(self._base)
+        if text is not None:
+            names, self._excluded = _parts(where, text, self.split, names)
+        else:
+            splits = [split_of(Path(name)) for name in names]
+            if self.split in splits:
+                names = [n for n, its in zip(names, splits, strict=True) if its == self.split]
+        kinds = {Path(name).suffix for name in names}
+        if not names or not kinds <= set(SUFFIXES):
+            raise DataError(f"{where}: no {' or '.join(SUFFIXES)} files in it")
+        if len(kinds) > 1:
+            raise DataError(f"{where}: holds both tar and Parquet files; name the folder of one")
+        self._shards = names
+
+    def files(self) -> list[Path]:
+        """The shards; for those at a URL, the list of them in the cache."""
+        if self.url is not None:
+            return [self.image_root / LISTING] if self._cache else []
+        return [self.image_root / name for name in self._shards]
+
+    def options(self) -> dict[str, object]:
+        """Split, and names of columns and tags."""
+        return {**super().options(), "split": self.split, "url": self.url}
+
+    def images_in(self, cache: Path) -> Path:
+        """The folder of the shards; of those at a URL, a folder of the cache that stands for it."""
+        self._cache = cache / "shards"
+        if self.url is not None:
+            shards = list_url(self.url, SUFFIXES)
+            self._base = self.url.rstrip("/")
+            if self._base.endswith(SUFFIXES):
+                self._base = self._base.rpartition("/")[0]
+            self._take([*shards])
+            digest = hashlib.blake2b(self._base.encode(), digest_size=8).hexdigest()
+            self.image_root = self._cache / digest
+            note_listing(self.image_root, self._base, {name: shards[name] for name in self._shards})
+        return self.image_root
+
+    @property
+    def images_named_by_content(self) -> bool:
+        """The shards are not ours."""
+        return False
+
+    def items(self) -> Iterator[object]:
+        """Yields the samples, shard after shard, with the names of their images."""
+        if self._cache is None:
+            self.images_in(Path("~/.cache/coincide_pl").expanduser())
+        self._starts, number = [], 0
+        tar = self._shards[0].endswith(".tar")
+        indices = self._indices() if tar else {}
+        for shard in self._shards:
+            place = f"{self._base}/{shard}" if self.url else str(Path(self._base, shard).resolve())
+            self._starts.append((place, number))
+            found = self._samples(shard, indices[shard]) if tar else self._rows(shard, place)
+            for item in found:
+                number += 1
+                yield item
+
+    def record(self, number: int, item: object) -> Record:
+        """A sample as a record."""
+        if isinstance(item, TarItem) and item.fault:
+            raise Unusable(MALFORMED, item.fault)
+        return super().record(number, item)
+
+    def image_path(self, image: object) -> str:
+        """The name of an image in a shard, as it is."""
+        if not isinstance(image, str) or Packed.of(image) is None:
+            raise Unusable(MALFORMED, "an image is not in the shard")
+        return image
+
+    def write_subset(self, numbers: Iterable[int], path: Path) -> None:
+        """Writes which samples are chosen: the keys, or rows, of each shard, in the order wanted.
+
+        Of local Parquet shards, a target that ends in `.parquet` gets the rows themselves.
+        """
+        if path.suffix == ".parquet" and self.url is None and self._shards[0].endswith(".parquet"):
+            write_rows(self.files(), numbers, path)
+            return
+        write_text(path, [json.dumps({"shards": self.chosen(numbers)}, indent=1) + "\n"])
+
+    def chosen(self, numbers: Iterable[int]) -> dict[str, list[str | int]]:
+        """Keys of samples, or rows of Parquet files, by shard, in the order of `numbers`."""
+        order = [int(number) for number in numbers]
+        wanted, keys = set(order), dict[int, str | int]()
+        starts = dict[str, int]()
+        for number, item in enumerate(self.items()):
+            if number in wanted:
+                place, first = self._starts[-1]
+                starts[place] = len(self._starts) - 1
+                keys[number] = item.key if isinstance(item, TarItem) else number - first
+        found: dict[str, list[str | int]] = {}
+        firsts = [first for _, first in self._starts]
+        for number in order:
+            at = max(i for i, first in enumerate(firsts) if first <= number)
+            found.setdefault(self._shards[at], []).append(keys[number])
+        return found
+
+    def _indices(self) -> dict[str, Path]:
+        """The index of each shard, made where it is not there yet."""
+        assert self._cache is not None
+        known = {}
+        for shard in self._shards:
+            state = Packed(shard, "", 0, 0).state(self.image_root)
+            place = f"{self._base}/{shard}" if self.url else str(Path(self._base, shard).resolve())
+            text = json.dumps([INDEX_FORMAT, place, state])
+            name = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+            known[shard] = self._cache / "indices" / f"{name}.arrow"
+
+        def make(shard: str) -> None:
+            place = f"{self._base}/{shard}" if self.url else str(Path(self._base, shard))
+            write_index(place, known[shard])
+
+        left = [shard for shard in self._shards if not known[shard].is_file()]
+        with ThreadPoolExecutor(max(1, self.num_threads)) as pool:
+            list(pool.map(make, left))
+        return known
+
+    def _samples(self, shard: str, index: Path) -> Iterator[Item]:
+        for sample in read_index(index):
+            if f"{shard}/{sample.key}" not in self._excluded:
+                yield _item(shard, sample)
+
+    def _rows(self, shard: str, place: str) -> Iterator[Item]:
+        """The rows of a Parquet shard, with the names of their images in place of these."""
+        system, path = file_system(place) if self.url else (None, place)
+        try:
+            with pq.ParquetFile(path, filesystem=system) as file:
+                names = file.schema_arrow.names
+                images = next((self.columns.get("images", n) for n in IMAGES if n in names), None)
+                nested = images is not None and _is_nested(file.schema_arrow.field(images).type)
+                leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+                wanted = [leaf for leaf in leaves if self._reads(leaf.partition(".")[0])]
+                if images is not None:  # not their bytes
+                    wanted = [n for n in wanted if not re.fullmatch(rf"{images}\..*bytes", n)]
+                for group in range(file.num_row_groups):
+                    first = 0
+                    for row in file.read_row_group(group, wanted).to_pylist():
+                        if images is not None:
+                            count = len(row[images] or ()) if nested else 1
+                            places = [Packed(shard, images, group, first + k) for k in range(count)]
+                            row[images] = [*map(str, places)] if row[images] is not None else None
+                            first += count
+                        yield row
+        except Exception as error:  # clients of file systems raise anything
+            raise DataError(f"{place}: can't be read ({reason(error)})") from error
+
+    def _source(self, item: Item, images: tuple[str, ...]) -> str:
+        if self.source_field is not None:
+            return super()._source(item, images)
+        source = next((item[name] for name in SOURCES if item.get(name)), None)
+        if isinstance(source, str):
+            return source
+        folder = os.path.dirname(self._starts[-1][0][len(self._base) :].lstrip("/"))
+        return folder or ("image" if images else "text")
+
+
+class TarItem(dict[str, object]):
+    """A sample of a tar as an item, with its key, and what is wrong with it."""
+
+    key = ""
+    fault = ""
+
+
+def _item(shard: str, sample: Sample) -> TarItem:
+    """A sample of a tar as a row of the chat format."""
+    item = TarItem()
+    try:
+        content = None if sample.text is None else parsed(sample.text)
+    except ValueError:
+        item.fault = "its .json is not JSON"
+        content = {}
+    if isinstance(content, dict):
+        item.update(content)
+    elif isinstance(content, list):
+        item["conversations"] = content
+    else:
+        endings = ", ".join(name.partition(".")[2] for name in sample.names) or "none"
+        item.fault = f"has no .json with a conversation; its other members are {endings}"
+    item.key = sample.key
+    item.setdefault("id", sample.key)
+    pictures: dict[str, str] = {}
+    for name, offset, size in zip(sample.names, sample.offsets, sample.sizes, strict=True):
+        ending = name.rpartition(".")[2].lower()
+        if ending in PICTURES or ending.rstrip("0123456789") in PICTURES:
+            pictures[name] = str(Packed(shard, name, offset, size))
+        elif ending in OTHERS:
+            item[OTHERS[ending]] = [name]
+    asked = next((item[name] for name in IMAGES if item.get(name)), None)
+    for name in IMAGES:
+        item.pop(name, None)
+    item["images"] = _ordered(pictures, asked if isinstance(asked, list) else [asked])
+    return item
+
+
+def _ordered(pictures: dict[str, str], asked: list[object]) -> list[str]:
+    """A sample's images in the order in which its JSON names them; else in that of the tar."""
+    known: dict[str, str] = {}
+    for name, packed in pictures.items():
+        last = name.rpartition("/")[2]
+        for form in (name, last, last.partition(".")[2]):
+            known.setdefault(form, packed)
+    found = [
+        known.get(name) or known.get(name.rpartition("/")[2])
+        for name in asked
+        if isinstance(name, str)
+    ]
+    named = [packed for packed in found if packed is not None]
+    return named if named and len(named) == len(asked) else list(pictures.values())
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    return bool(is_list(kind) or is_large_list(kind))
+
+
+def _sorted(folder: Path) -> list[Path]:
+    """The shards in a folder: its tar files, or else its Parquet files."""
+    for suffix in SUFFIXES:
+        if found := sorted(folder.rglob(f"*{suffix}")):
+            return found
+    return []
+
+
+def _energon(base: str) -> str | None:
+    """Energon's split.yaml, where there is one."""
+    place = f"{base}/.nv-meta/split.yaml"
+    try:
+        if is_url(place):
+            system, path = file_system(place)
+            return system.cat_file(path).decode() if system.exists(path) else None
+        return Path(place).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _expanded(pattern: str) -> list[str]:
+    """The names that a pattern such as `shard_{000..009}.tar` stands for."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not found:
+        return [pattern]
+    numbers = range(int(found[1]), int(found[2]) + 1)
+    width = len(found[1])
+    names = [f"{pattern[: found.start()]}{n:0{width}}{pattern[found.end() :]}" for n in numbers]
+    return [name for one in names for name in _expanded(one)]
+
+
+def _parts(where: str, text: str, split: str, names: list[str]) -> tuple[list[str], set[str]]:
+    """The shards of a split, and samples that are excluded, as Energon's split.yaml tells them."""
+    try:
+        content = yaml.safe_load(text)
+        excluded = set(content.get("exclude") or [])
+        parts = [name for part in content["split_parts"][split] for name in _expanded(part)]
+        chosen = [name for name in parts if name not in excluded]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DataError(f"{where}/.nv-meta/split.yaml: tells no split {split!r}") from error
+    if missing := sorted(set(chosen) - set(names)):
+        raise DataError(f"{where}: {missing[0]} of its split.yaml is not there")
+    return chosen, excluded
