@@ -18,8 +18,10 @@ import coincide_pl.data.readers  # noqa: F401  (readers can be named by their cl
 from coincide_pl.callbacks import WarnTruncated
 from coincide_pl.command.launcher import GO_ON, Launcher, end_with_parent
 from coincide_pl.command.parser import Parser
+from coincide_pl.command.places import checkpoint_for, fill_root
 from coincide_pl.command.quiet import quiet_libraries
 from coincide_pl.command.trainer import Trainer
+from coincide_pl.command.urls import refuse_urls
 from coincide_pl.command.verbs import Verb
 from coincide_pl.errors import CoincideError, ConfigError, ProcessError
 from coincide_pl.evaluation import Evaluate
@@ -38,6 +40,10 @@ from coincide_pl.reporting.tracking.callback import (
 )
 from coincide_pl.selection import *  # noqa: F403  (selectors can be named by their class alone)
 from coincide_pl.signals import WriteDifficulty, WriteSignals
+
+
+OF_FIT = ("ckpt_path", "weights_only")
+"""Options of fit that `select` and `predict` accept, so that they can be given its config whole."""
 
 
 def run_stage(verb: Verb, words: Sequence[str]) -> None:
@@ -102,7 +108,7 @@ class Command(LightningCLI):
         super().__init__(
             trainer_class=Trainer,
             trainer_defaults={
-                "default_root_dir": "runs",
+                "default_root_dir": None,
                 "use_distributed_sampler": False,
                 "logger": False,
             },
@@ -135,14 +141,19 @@ class Command(LightningCLI):
         """Adds what the trainer's method for the stage takes, beside model and data."""
         built = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders"}
         self.method_options = parser.add_method_arguments(Trainer, self.verb, skip=built)
+        if self.verb in ("select", "predict"):
+            for name in OF_FIT:
+                parser.add_argument(f"--{name}", help="has no effect here; a config of fit has it")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the words; Lightning would warn that they do not come from the process's own."""
         self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
-        """Lets a W&B logger without a place or name of its own use the run's."""
+        """Fills in what depends on other options, such as the place and name of a W&B logger."""
         config = self.config
+        fill_root(config, self.verb)
+        refuse_urls(config)
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if getattr(logger, "class_path", "").endswith(WandbLogger.__name__):
@@ -155,6 +166,9 @@ class Command(LightningCLI):
                 go_offline_if_needed()
         if self.verb == "select":
             config.model = None
+        if self.verb in ("select", "predict"):
+            for name in OF_FIT:
+                del config[name]
 
     def instantiate_classes(self) -> None:
         """Builds what the config names; what it can't build is the config's mistake."""
@@ -237,6 +251,9 @@ class Command(LightningCLI):
     def _run_method(self, first: bool) -> None:
         trainer: Any = self.trainer
         options = {name: self.config_init[name] for name in self.method_options}
+        if "ckpt_path" in options:
+            keepers = trainer.checkpoint_callbacks
+            options["ckpt_path"] = checkpoint_for(self.verb, options["ckpt_path"], keepers)
         try:
             if first and self.verb == "select":  # no callback of Lightning's sees this verb
                 text = self.parser.dump(self.config, skip_none=False)

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from coincide_pl.command.parser import Parser
 from coincide_pl.command.quiet import quiet_libraries
+from coincide_pl.command.urls import refuse_urls
 from coincide_pl.command.verbs import Verb
 
 
@@ -31,6 +32,7 @@ def run_function(verb: Verb, words: Sequence[str]) -> None:
     parser.add_function_arguments(function, fail_untyped=False, skip=skip)
     options = parser.instantiate_classes(parser.parse_args(list(words)))
     options.pop("config")
+    refuse_urls(options)
     function(**options)
 
 

@@ -18,7 +18,6 @@ LOGGED = {
 """Beginnings or parts of lines that Lightning logs, and why nobody needs them."""
 WARNED = {
     ".*does not have many workers": "readers of small images are faster in the process itself",
-    '.*"last"\\) is set, but there is no last checkpoint': "the first start has none to go on from",
     ".*smaller than the logging interval": "an epoch may be short",
     "You defined a `validation_step` but have no `val_data": "a choice of the user's",
     "Precision .* is not supported by the model summary": "it concerns one column of a table",
