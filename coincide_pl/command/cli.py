@@ -41,7 +41,6 @@ from coincide_pl.reporting.tracking.callback import (
 from coincide_pl.selection import *  # noqa: F403  (selectors can be named by their class alone)
 from coincide_pl.signals import WriteDifficulty, WriteSignals
 
-
 OF_FIT = ("ckpt_path", "weights_only")
 """Options of fit that `select` and `predict` accept, so that they can be given its config whole."""
 
