@@ -43,7 +43,8 @@ def checkpoint_for(verb: str, given: str | None, keepers: list[Checkpoint]) -> s
     if verb != "fit" and given == "last":
         log.info("ckpt_path: is fit's alone; %s takes the weights of model.pretrained", verb)
         return None
-    folders = [one.dirpath for one in keepers if isinstance(one, ModelCheckpoint)]
+    models = [one for one in keepers if isinstance(one, ModelCheckpoint)]
+    folders = [one.dirpath for one in models if one.dirpath or one.save_last]
     if given != "last" or any(folder is None or URL.match(str(folder)) for folder in folders):
         return given
     found = [path for folder in folders for path in Path(str(folder)).glob("*.ckpt")]
