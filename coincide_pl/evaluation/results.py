@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,12 @@ class Results:
             Exception: one of `files.UNUSABLE`, where it is other content.
         """
         counts = {str(task): int(count) for task, count in content["counts"].items()}
+        scores = {task: float(content["scores"][task]) for task in counts}
+        if not counts or min(counts.values()) < 1 or not all(map(math.isfinite, scores.values())):
+            raise ValueError("no task, or one without a question or a score")
         return cls(
             content.get("metric"),
-            {task: float(content["scores"][task]) for task in counts},
+            scores,
             counts,
             content.get("details") or {},
             {str(task): int(count) for task, count in (content.get("unread") or {}).items()},

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
 
 from coincide_pl.errors import CoincideError
 from coincide_pl.files import write_text
 from coincide_pl.reporting import figure, tables
+from coincide_pl.reporting.escape import terminal
 from coincide_pl.reporting.rows import compared
 from coincide_pl.reporting.runs import FinishedRun, is_run
 from coincide_pl.reporting.tracking.offline import find_logs, load_offline
@@ -47,7 +45,7 @@ def compare(runs: list[str], output: str = "comparison") -> None:
     if len({row.fraction for row in rows if row.fraction < 1}) > 1:
         figure.draw_fractions(rows, folder / "fractions.png")
         names.append("fractions.png")
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = terminal()
     for part in parts:
         console.print(part.rich())
     for reason in [*(f"left out: {reason}" for reason in left_out), *unknown(found)]:

@@ -12,6 +12,8 @@ from coincide_pl.files import reading
 
 Config: TypeAlias = dict[str, Any]
 """A config, or a part of one, as YAML or JSON hold it."""
+LARGEST = 100_000
+"""Number of values in a config at most, those counted again that stand in several places."""
 
 
 def read_config(path: Path) -> Config:
@@ -38,7 +40,14 @@ def parse_config(text: str) -> Config:
         raise ValueError("not YAML") from error
     if not isinstance(config, dict):
         raise ValueError("not a mapping")
-    return config
+    todo: list[Any] = [config]
+    for _ in range(LARGEST):
+        if not todo:
+            return config
+        value = todo.pop()
+        if isinstance(value, dict | list):
+            todo += value.values() if isinstance(value, dict) else value
+    raise ValueError("more values than a config has; aliases can make a few lines endless")
 
 
 def option(config: Config, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def selection_file(folder: Path, config: Config) -> Path:
 
 def run_of(path: str | Path) -> Path | None:
     """The run's directory that a model or a store lies in; None for what no run has made."""
-    place = Path(path).resolve()
+    place = Path(os.path.realpath(path))
     return next((one for one in (place, place.parent) if (one / STAGES).is_file()), None)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from coincide_pl.files import beside
 from coincide_pl.reporting.bootstrap import Floats
+from coincide_pl.reporting.escape import label
 from coincide_pl.reporting.rows import Row
 from coincide_pl.reporting.tables import deviation
 
@@ -59,12 +60,12 @@ def _bars(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
             0.94 * width,
             yerr=[deviation(c) for c in columns] if len(row.runs) > 1 else None,
             error_kw={"elinewidth": 0.8},
-            label=f"{row.name} (relative {100 * row.relative.mean():.1f} %)",
+            label=f"{label(row.name)} (relative {100 * row.relative.mean():.1f} %)",
             **_style(i),
         )
         if len(rows) <= LABELED:
             axes.bar_label(bars, [f"{h:.0f}" for h in heights], fontsize=8, padding=1)
-    axes.set_xticks(at, tasks)
+    axes.set_xticks(at, list(map(label, tasks)))
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("score (%)")
@@ -80,8 +81,10 @@ def _numbers(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
         color = "black" if score > 60 else "white"
         axes.text(j, i, f"{score:.0f}", ha="center", va="center", fontsize=9, color=color)
     names = [*tasks, "relative"]
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_xticks(
+        range(len(names)), list(map(label, names)), rotation=45, ha="right", rotation_mode="anchor"
+    )
+    axes.set_yticks(range(len(rows)), [label(row.name) for row in rows])
 
 
 def _costs(axes: Axes, rows: Sequence[Row]) -> None:
@@ -92,12 +95,12 @@ def _costs(axes: Axes, rows: Sequence[Row]) -> None:
     start = np.zeros(len(rows))
     for i, stage in enumerate(stages):
         spent = np.array([row.seconds.get(stage, 0.0) / 60 for row in rows])
-        axes.barh(at, spent, left=start, label=stage, **_style(i + 2))
+        axes.barh(at, spent, left=start, label=label(stage), **_style(i + 2))
         start += spent
     for i, row in enumerate(rows):
         total = f"{'' if row.whole else '≥ '}{row.total / 60:.1f}" if row.seconds else "not known"
         axes.text(start[i] * 1.01, i, total, va="center", fontsize=9)
-    axes.set_yticks(at, [row.name for row in rows])
+    axes.set_yticks(at, [label(row.name) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, max(start.max() * 1.12, 1e-9))
     axes.set_xlabel("wall-clock (minutes)")
@@ -126,7 +129,7 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
             yerr=100 * deviation(row.relative) if len(row.runs) > 1 else None,
             **_line(i),
             linestyle="none",
-            label=row.name,
+            label=label(row.name),
         )
     best = -np.inf
     front = []
@@ -162,7 +165,7 @@ def draw_fractions(rows: Sequence[Row], path: Path) -> None:
             yerr=[100 * np.nan_to_num(deviation(row.relative)) for row in own],
             **_line(i),
             capsize=2,
-            label=method,
+            label=label(method),
         )
     axes.axhline(100, color="#bbbbbb", linewidth=1, zorder=0, label="all data")
     axes.set_xlabel("selected (% of the data)")
@@ -184,8 +187,9 @@ def draw_matrix(matrix: Floats, names: Sequence[str], path: Path) -> None:
     figure = _figure((side + 1, side))
     axes = figure.subplots()
     picture = axes.imshow(100 * matrix, cmap="cividis", vmin=0, vmax=100)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+    labels = list(map(label, names))
+    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels)
     for (i, j), value in np.ndenumerate(matrix):
         color = "black" if value > 0.6 else "white"
         axes.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=color)

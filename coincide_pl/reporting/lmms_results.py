@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from coincide_pl.evaluation.results import Results
@@ -54,7 +55,7 @@ def main_figures(task: str, figures: dict[str, object]) -> dict[str, float]:
     known = {
         name.partition(",")[0]: float(value)
         for name, value in figures.items()
-        if isinstance(value, int | float) and "_stderr" not in name
+        if isinstance(value, int | float) and math.isfinite(value) and "_stderr" not in name
     }
     if not known:
         return {}

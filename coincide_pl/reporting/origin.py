@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+
 from coincide_pl.data import readers
 from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Records
 from coincide_pl.errors import CoincideError, ConfigError, DataError
+from coincide_pl.files import reading
 from coincide_pl.reporting.config import Config, option, parse_config
 from coincide_pl.reporting.stages import started_in
 from coincide_pl.selection import Selection
@@ -55,6 +58,8 @@ class Origin:
         """
         place = selection_file(selection).absolute()
         chosen = Selection.load(place)
+        with reading(place, "select again"):
+            check_description(chosen)
         path = run_config_of(place, run_config)
         config = read_origin(path)
         folder = started_in(path.parent, path.stem)
@@ -63,6 +68,29 @@ class Origin:
         if (chosen.made_from.get("data"), chosen.pool_size) != (records.fingerprint, len(records)):
             raise CoincideError(f"{place}: was made from other data than the config's")
         return cls(place, chosen, config, folder, reader, records)
+
+
+def check_description(chosen: Selection) -> None:
+    """Check what a selection says of how it was made, as far as a page shows it.
+
+    Raises:
+        Exception: one of `files.UNUSABLE`, where it is something else.
+    """
+    str.rpartition(chosen.selector["class_path"], ".")
+    for group in (chosen.selector["init_args"], chosen.made_from, chosen.figures):
+        dict.keys(group)
+    num = {len(column) for column in chosen.clusters.values()}
+    columns = [np.asarray(column, np.float64) for column in chosen.clusters.values()]
+    labels = np.zeros(1, np.int32) if chosen.labels is None else chosen.labels
+    if not (
+        len(num) <= 1
+        and all(column.ndim == 1 and np.isfinite(column).all() for column in columns)
+        and labels.ndim == 1
+        and np.issubdtype(labels.dtype, np.integer)
+        and 0 <= labels.min() <= labels.max() < max(num or {chosen.pool_size})
+        and max(num, default=0) <= chosen.pool_size
+    ):
+        raise ValueError("clusters and their figures do not belong together")
 
 
 def selection_file(name: str | Selection) -> Path:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from coincide_pl.errors import CoincideError
 from coincide_pl.files import write_text
 from coincide_pl.reporting.bootstrap import Floats
+from coincide_pl.reporting.escape import spreadsheet, terminal
 from coincide_pl.reporting.figure import draw_matrix
 from coincide_pl.reporting.origin import Origin, selection_file
 from coincide_pl.reporting.tables import Table
@@ -55,16 +54,17 @@ def overlap(selections: list[str], output: str = "overlap", run_config: str | No
     )
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    out.writerow(["selection", *names])
+    out.writerow(["selection", *map(spreadsheet, names)])
     out.writerows(
-        [name, *(f"{x:.6f}" for x in row)] for name, row in zip(names, matrix, strict=True)
+        [spreadsheet(name), *(f"{x:.6f}" for x in row)]
+        for name, row in zip(names, matrix, strict=True)
     )
     folder = Path(output)
     write_text(folder / "overlap.csv", text.getvalue())
     write_text(folder / "overlap.md", table.markdown())
     write_text(folder / "differences.csv", differences(names, chosen, records.sources))
     draw_matrix(matrix, names, folder / "overlap.png")
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = terminal()
     console.print(table.rich())
     files = ("overlap.csv", "overlap.md", "overlap.png", "differences.csv")
     console.print("wrote " + ", ".join(str(folder / name) for name in files), soft_wrap=True)
@@ -102,7 +102,8 @@ def differences(
         for by, group in groups.items():
             picked, only = Counter(group[own].tolist()), Counter(group[alone].tolist())
             for name, count in sorted(picked.items(), key=lambda item: (-only[item[0]], item[0])):
-                out.writerow([names[i], names[j], by, name, count, only[name]])
+                cells = (names[i], names[j], by, str(name))
+                out.writerow([*map(spreadsheet, cells), count, only[name]])
     return text.getvalue()
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
 from coincide_pl.data.records import Records
 from coincide_pl.files import write_text
 from coincide_pl.reporting.bootstrap import Floats
 from coincide_pl.reporting.charts import Chart, histogram, plane
 from coincide_pl.reporting.config import stores
+from coincide_pl.reporting.escape import terminal
 from coincide_pl.reporting.origin import Origin
 from coincide_pl.reporting.samples import choose_samples, num_clusters
 from coincide_pl.selection import Selection
@@ -56,7 +56,7 @@ def report(
     with chdir(origin.folder):
         page = render(origin.selection, origin.records, centroids)
     write_text(target, [page])
-    Console().print(f"wrote {target}", soft_wrap=True)
+    terminal().print(f"wrote {target}", soft_wrap=True)
 
 
 def render(chosen: Selection, records: Records, centroids: Floats | None) -> str:
@@ -218,8 +218,10 @@ def find_centroids(stores: Sequence[Path], chosen: Selection) -> Floats | None:
             try:
                 with safe_open(path, "np") as file:
                     if np.array_equal(file.get_tensor("labels"), chosen.labels):
-                        centroids: Floats = file.get_tensor("centroids")
-                        return centroids
-            except (SafetensorError, OSError):
+                        centroids = np.asarray(file.get_tensor("centroids"), np.float32)
+                        count = num_clusters(chosen, chosen.labels)
+                        if centroids.ndim == 2 and len(centroids) == count:
+                            return np.nan_to_num(centroids)
+            except (SafetensorError, OSError, TypeError, ValueError):
                 continue
     return None

@@ -121,8 +121,17 @@ def check(runs: Sequence[FinishedRun]) -> None:
                 raise CoincideError(f"{where} its start is {a}, not {b}, which holds other weights")
         differing = [n for n in names if run.recipe.get(n) != first.recipe.get(n)]
         if differing:
-            message = (f"{n} is {run.recipe.get(n)}, not {first.recipe.get(n)}" for n in differing)
+            message = [
+                f"{n} is {_short(run.recipe.get(n))}, not {_short(first.recipe.get(n))}"
+                for n in differing
+            ]
             raise CoincideError(f"{where} {'; '.join(message)}")
+
+
+def _short(value: object) -> str:
+    """A value as text, not much longer than a line."""
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _choice(run: FinishedRun) -> tuple[str, str, float]:

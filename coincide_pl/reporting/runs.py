@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from coincide_pl.errors import CoincideError
+from coincide_pl.errors import CoincideError, printable
 from coincide_pl.evaluation.inputs import Inputs
 from coincide_pl.evaluation.results import ANSWERS, RESULTS, Results
 from coincide_pl.files import reading
@@ -84,15 +85,16 @@ class FinishedRun:
         chosen, noted = Selection.load(file), Inputs.load(folder)
         if noted and noted.selection and noted.selection != chosen.fingerprint:
             raise CoincideError(f"{file}: not what was trained on; run `coincide fit` again")
-        return cls.of(
-            folder,
-            folder / ANSWERS,
-            results,
-            config,
-            chosen.description,
-            noted.model if noted else None,
-            costs(folder, config),
-        )
+        with reading(folder / "fit.yaml", "run `coincide fit` again"):
+            return cls.of(
+                folder,
+                folder / ANSWERS,
+                results,
+                config,
+                chosen.description,
+                noted.model if noted else None,
+                costs(folder, config),
+            )
 
     @classmethod
     def of(
@@ -118,9 +120,11 @@ class FinishedRun:
         """
         options = dict(chosen["selector"]["init_args"])
         options.pop("seed", None)
+        if not all(0 <= seconds < math.inf for seconds in costs.seconds.values()):
+            raise ValueError("no numbers of seconds")
         return cls(
             place,
-            chosen["selector"]["class_path"].rpartition(".")[2],
+            printable(chosen["selector"]["class_path"].rpartition(".")[2]),
             options,
             ", ".join(store.name for store in stores(config, Path())),
             chosen["count"] / chosen["pool_size"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from coincide_pl.errors import CoincideError
-from coincide_pl.files import UNUSABLE, append
+from coincide_pl.files import UNUSABLE, append, reading
 
 STAGES = "stages.jsonl"
 
@@ -65,13 +66,15 @@ def stage_seconds(directory: str | Path) -> dict[str, float]:
         raise CoincideError(f"{path}: no stage has finished there; run it first")
     spent: dict[str, float] = {}
     total: dict[str, float] = {}
-    for number, text in enumerate(path.read_text().splitlines()):
-        try:
+    with reading(path, "delete it"):
+        lines = path.read_text().splitlines()
+    for number, text in enumerate(lines):
+        with reading(f"{path}: line {number + 1}", "delete it"):
             line = json.loads(text)
-            stage, seconds = line["stage"], float(line["seconds"])
-        except UNUSABLE as error:
-            raise CoincideError(f"{path}: line {number + 1} can't be read; delete it") from error
-        spent[stage] = spent.get(stage, 0.0) + seconds
-        if line.get("finished"):
-            total[stage] = spent.pop(stage)
+            stage, seconds = str(line["stage"]), float(line["seconds"])
+            if not 0 <= seconds < math.inf:
+                raise ValueError("no number of seconds")
+            spent[stage] = spent.get(stage, 0.0) + seconds
+            if line.get("finished"):
+                total[stage] = spent.pop(stage)
     return total

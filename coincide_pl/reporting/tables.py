@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rich.table import Table as RichTable
+from rich.text import Text
 
+from coincide_pl.errors import printable
 from coincide_pl.reporting.bootstrap import Floats
+from coincide_pl.reporting.escape import latex, markdown, spreadsheet
 from coincide_pl.reporting.rows import Row
 
 
@@ -31,22 +34,26 @@ class Table:
 
     def rich(self) -> RichTable:
         """The table for the terminal."""
-        return self._marked(RichTable(title=self.title), "[bold]{}[/bold]")
+        table = RichTable(title=self.title)
+        for i, name in enumerate(self.header):
+            table.add_column(Text(printable(name)), justify="right" if i else "left")
+        for i, line in enumerate(self.lines):
+            style = ["bold" if (i, j) in self.best else "" for j in range(len(line))]
+            table.add_row(*map(Text, map(printable, line), style))
+        return table
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown."""
         rule = ["---"] + ["---:"] * (len(self.header) - 1)
-        lines = [self.header, rule, *self._cells("**{}**")]
+        # The names are anybody's text; the other cells are made here.
+        body = [[markdown(line[0]), *line[1:]] for line in self._cells("**{}**", str)]
+        lines = [list(map(markdown, self.header)), rule, *body]
         return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
     def latex(self) -> str:
         """The table as LaTeX's `tabular`, with the rules of booktabs."""
-        rows = [self.header, *self._cells(r"\textbf{{{}}}")]
-        escaped = [[cell.replace("%", r"\%").replace("_", r"\_") for cell in row] for row in rows]
-        head, *body = [
-            " & ".join(cell.replace("±", r"$\pm$").replace("≥", r"$\ge$") for cell in row) + r" \\"
-            for row in escaped
-        ]
+        rows = [list(map(latex, self.header)), *self._cells(r"\textbf{{{}}}", latex)]
+        head, *body = [" & ".join(row) + r" \\" for row in rows]
         return "\n".join(
             [
                 f"% {self.title}; needs \\usepackage{{booktabs}}",
@@ -56,18 +63,15 @@ class Table:
             ]
         )
 
-    def _cells(self, mark: str) -> list[list[str]]:
+    def _cells(self, mark: str, escape: Callable[[str], str]) -> list[list[str]]:
+        """The cells of each line, the best of them marked."""
         return [
-            [mark.format(c) if (i, j) in self.best else c for j, c in enumerate(line)]
+            [
+                mark.format(escape(cell)) if (i, j) in self.best else escape(cell)
+                for j, cell in enumerate(line)
+            ]
             for i, line in enumerate(self.lines)
         ]
-
-    def _marked(self, table: RichTable, mark: str) -> RichTable:
-        for i, name in enumerate(self.header):
-            table.add_column(name, justify="right" if i else "left")
-        for line in self._cells(mark):
-            table.add_row(*line)
-        return table
 
 
 def scores(rows: Sequence[Row]) -> Table:
@@ -112,15 +116,19 @@ def times(rows: Sequence[Row]) -> Table:
 
 def csv_text(rows: Sequence[Row]) -> str:
     """All figures as CSV, a line for each row: scores in [0, 1], wall-clock in seconds."""
-    tasks = list(rows[0].scores)
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
-    names = [*tasks, "mean", "relative"]
+    names = [*map(spreadsheet, rows[0].scores), "mean", "relative"]
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(
         ["run", "method", "fraction", "seeds"]
         + [f"{name}{suffix}" for name in names for suffix in ("", " std")]
-        + ["vs Random", "vs Random low", "vs Random high", *(f"{s} (s)" for s in stages)]
+        + [
+            "vs Random",
+            "vs Random low",
+            "vs Random high",
+            *(f"{spreadsheet(s)} (s)" for s in stages),
+        ]
         + ["total (s)", "all costs known"]
     )
     for row in rows:
@@ -128,7 +136,12 @@ def csv_text(rows: Sequence[Row]) -> str:
         moments = [f"{x:.6g}" for c in columns for x in (c.mean(), deviation(c))]
         near = [f"{x:.6g}" for x in row.difference] if row.difference else ["", "", ""]
         spent = [f"{row.seconds[s]:.1f}" if s in row.seconds else "" for s in stages]
-        start = [row.name, row.method, f"{row.fraction:.4g}", str(len(row.runs))]
+        start = [
+            spreadsheet(row.name),
+            spreadsheet(row.method),
+            f"{row.fraction:.4g}",
+            str(len(row.runs)),
+        ]
         total = f"{row.total:.1f}" if row.seconds else ""
         out.writerow([*start, *moments, *near, *spent, total, str(row.whole).lower()])
     return text.getvalue()
