@@ -18,17 +18,17 @@ def compare(runs: list[str], output: str = "comparison") -> None:
     """Compare tested runs by their directories, or by W&B's files of them: a table, and figures.
 
     Runs of one method, with the same options and fraction, are seeds of one row; if they have the
-    same seed too, the signals that they read tell them apart. One of them must have been on all
-    data: relative performance refers to it. A run that was not tested is left out and named.
+    same seed too, the signals that they read tell them apart. Relative performance refers to a run
+    on all data; without one, it is left out. A run that was not tested is left out and named.
 
     Args:
         runs: directories (`trainer.default_root_dir`) of runs that were fitted and tested; or
             W&B's files: `run-….wandb`, the folder `offline-run-…` of one, or one with several.
-        output: folder for `comparison.csv`, `.md`, `.tex`, `.png`, `pareto.png`, and
-            `fractions.png` where there are several.
+        output: folder for `comparison.csv`, `.md`, `.tex` and `.png`; with relative performance,
+            for `pareto.png`, and `fractions.png` where there are several.
 
     Raises:
-        CoincideError: runs differ in data, start or recipe, or there is none on all data.
+        CoincideError: runs differ in data, start or recipe, or none is finished.
     """
     found, left_out = load(runs)
     rows = compared(found)
@@ -39,10 +39,11 @@ def compare(runs: list[str], output: str = "comparison") -> None:
     write_text(folder / "comparison.tex", "\n".join(part.latex() for part in parts))
     figure.draw(rows, folder / "comparison.png")
     names = ["comparison.csv", "comparison.md", "comparison.tex", "comparison.png"]
-    if any(row.seconds for row in rows):
+    related = any(row.relative is not None for row in rows)
+    if related and any(row.seconds for row in rows):
         figure.draw_pareto(rows, folder / "pareto.png")
         names.append("pareto.png")
-    if len({row.fraction for row in rows if row.fraction < 1}) > 1:
+    if related and len({row.fraction for row in rows if row.fraction < 1}) > 1:
         figure.draw_fractions(rows, folder / "fractions.png")
         names.append("fractions.png")
     console = terminal()

@@ -12,7 +12,7 @@ from coincide_pl.files import beside
 from coincide_pl.reporting.bootstrap import Floats
 from coincide_pl.reporting.escape import label
 from coincide_pl.reporting.rows import Row
-from coincide_pl.reporting.tables import deviation
+from coincide_pl.reporting.tables import columns_of, deviation
 
 if TYPE_CHECKING:  # matplotlib is loaded when a figure is drawn
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def _bars(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
             0.94 * width,
             yerr=[deviation(c) for c in columns] if len(row.runs) > 1 else None,
             error_kw={"elinewidth": 0.8},
-            label=f"{label(row.name)} (relative {100 * row.relative.mean():.1f} %)",
+            label=label(row.name) + _relative(row),
             **_style(i),
         )
         if len(rows) <= LABELED:
@@ -72,15 +72,19 @@ def _bars(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
 
 
+def _relative(row: Row) -> str:
+    """A row's relative performance in words, where it is known."""
+    return "" if row.relative is None else f" (relative {100 * row.relative.mean():.1f} %)"
+
+
 def _numbers(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
     """A colored cell for each score, where bars would be too thin to see."""
-    columns = [[*row.scores.values(), row.mean, row.relative] for row in rows]
-    scores = np.array([[100 * column.mean() for column in row] for row in columns])
+    scores = np.array([[100 * column.mean() for column in columns_of(row)] for row in rows])
     axes.imshow(scores, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for (i, j), score in np.ndenumerate(scores):
         color = "black" if score > 60 else "white"
         axes.text(j, i, f"{score:.0f}", ha="center", va="center", fontsize=9, color=color)
-    names = [*tasks, "relative"]
+    names = [*tasks, "relative"][: scores.shape[1]]
     axes.set_xticks(
         range(len(names)), list(map(label, names)), rotation=45, ha="right", rotation_mode="anchor"
     )
@@ -120,9 +124,11 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
     """
     figure = _figure((8, 5))
     axes = figure.subplots()
+    points = []
     for i, row in enumerate(rows):
-        if not row.seconds:
+        if not row.seconds or row.relative is None:
             continue
+        points.append((row.total, float(row.relative.mean())))
         axes.errorbar(
             row.total / 60,
             100 * row.relative.mean(),
@@ -133,11 +139,10 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
         )
     best = -np.inf
     front = []
-    known = [row for row in rows if row.seconds]
-    for row in sorted(known, key=lambda row: (row.total, -row.relative.mean())):
-        if row.relative.mean() > best:
-            best = row.relative.mean()
-            front.append((row.total / 60, 100 * best))
+    for total, relative in sorted(points, key=lambda point: (point[0], -point[1])):
+        if relative > best:
+            best = relative
+            front.append((total / 60, 100 * best))
     axes.plot(*zip(*front, strict=True), color="#bbbbbb", linewidth=1, zorder=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("wall-clock in all (minutes)")
@@ -158,11 +163,12 @@ def draw_fractions(rows: Sequence[Row], path: Path) -> None:
     axes = figure.subplots()
     methods = list(dict.fromkeys(row.method for row in rows if row.fraction < 1))
     for i, method in enumerate(methods):
-        own = [row for row in rows if row.method == method]
+        own = [(r.fraction, r.relative) for r in rows if r.method == method]
+        points = [(fraction, relative) for fraction, relative in own if relative is not None]
         axes.errorbar(
-            [100 * row.fraction for row in own],
-            [100 * row.relative.mean() for row in own],
-            yerr=[100 * np.nan_to_num(deviation(row.relative)) for row in own],
+            [100 * fraction for fraction, _ in points],
+            [100 * relative.mean() for _, relative in points],
+            yerr=[100 * np.nan_to_num(deviation(relative)) for _, relative in points],
             **_line(i),
             capsize=2,
             label=label(method),

@@ -26,7 +26,8 @@ class Row:
         runs: one run per seed.
         scores: score by task, each [seeds], in [0, 1].
         mean: mean score over the tasks, [seeds].
-        relative: mean over the tasks of score / the score on all data, [seeds].
+        relative: mean over the tasks of score / the score on all data, [seeds]; None where no run
+            is on all data, or it scores 0 in every task.
         difference: relative performance minus that of a random choice of as many, with the ends of
             its 95 % interval; None where no such choice is there, or its answers are not kept.
         seconds: wall-clock seconds by stage, mean over the seeds, with all that the selection rests
@@ -39,7 +40,7 @@ class Row:
     runs: list[FinishedRun]
     scores: dict[str, Floats]
     mean: Floats
-    relative: Floats
+    relative: Floats | None
     difference: tuple[float, float, float] | None
     seconds: dict[str, float]
 
@@ -61,7 +62,7 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
         Rows by fraction, then in the order in which their runs are given; all data last.
 
     Raises:
-        CoincideError: runs differ in data, start or recipe, or there is none on all data.
+        CoincideError: runs differ in data, start or recipe.
     """
     check(runs)
     runs = _named_by_signals(runs)
@@ -92,8 +93,10 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
                 group,
                 scores,
                 np.mean(list(scores.values()), 0),
-                np.mean([scores[task] / score for task, score in full.items()], 0),
-                _difference(group, others, full),
+                np.mean([scores[task] / score for task, score in full.items()], 0)
+                if full
+                else None,
+                _difference(group, others, full) if full else None,
                 {s: float(np.mean([seconds.get(s, 0.0) for seconds in timed])) for s in stages},
             )
         )
@@ -161,19 +164,16 @@ def _scores(group: list[FinishedRun]) -> dict[str, Floats]:
 def _scores_on_all_data(
     groups: dict[tuple[str, str, float], list[FinishedRun]],
 ) -> dict[str, float]:
-    """Mean scores on all data by task, those above 0.
-
-    Raises:
-        CoincideError: no run is on all data, or it scores 0 in every task.
-    """
+    """Mean scores on all data by task, those above 0; none where there is no such run."""
     whole = next((group for key, group in groups.items() if key[2] == 1), None)
     if whole is None:
-        raise CoincideError("none of the runs is on all data, which relative performance needs")
+        log.warning("relative performance is left out: none of the runs is on all data")
+        return {}
     full = {task: float(values.mean()) for task, values in _scores(whole).items()}
     nothing = [task for task, score in full.items() if score <= 0]
     if len(nothing) == len(full):
-        raise CoincideError(f"{whole[0].place}: 0 in every task; nothing was learned")
-    if nothing:
+        log.warning("relative performance is left out: %s: 0 in every task", whole[0].place)
+    elif nothing:
         log.warning("relative leaves out where all data score 0: %s", ", ".join(nothing))
     return {task: score for task, score in full.items() if score > 0}
 

@@ -79,17 +79,18 @@ def scores(rows: Sequence[Row]) -> Table:
 
     `vs Random` is the paired difference in relative performance, with its 95 % interval.
     """
-    tasks = list(rows[0].scores)
-    header = ["run", "seeds", *tasks, "mean", "relative", "vs Random"]
+    related = rows[0].relative is not None
+    header = ["run", "seeds", *rows[0].scores, "mean", *["relative", "vs Random"] * related]
     lines, values = [], []
     for row in rows:
-        columns = [*row.scores.values(), row.mean, row.relative]
+        columns = columns_of(row)
         values.append([column.mean() for column in columns])
         near = "-"
         if row.difference and row.fraction < 1:
             middle, low, high = (100 * x for x in row.difference)
             near = f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"
-        lines.append([row.name, str(len(row.runs)), *map(spread, columns), near])
+        cells = [row.name, str(len(row.runs)), *map(spread, columns)]
+        lines.append(cells + [near] * related)
     best = set()
     for fraction in {row.fraction for row in rows if row.fraction < 1}:
         among = [i for i, row in enumerate(rows) if row.fraction == fraction]
@@ -117,7 +118,8 @@ def times(rows: Sequence[Row]) -> Table:
 def csv_text(rows: Sequence[Row]) -> str:
     """All figures as CSV, a line for each row: scores in [0, 1], wall-clock in seconds."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
-    names = [*map(spreadsheet, rows[0].scores), "mean", "relative"]
+    related = ["relative"] if rows[0].relative is not None else []
+    names = [*map(spreadsheet, rows[0].scores), "mean", *related]
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(
@@ -132,7 +134,7 @@ def csv_text(rows: Sequence[Row]) -> str:
         + ["total (s)", "all costs known"]
     )
     for row in rows:
-        columns = [*row.scores.values(), row.mean, row.relative]
+        columns = columns_of(row)
         moments = [f"{x:.6g}" for c in columns for x in (c.mean(), deviation(c))]
         near = [f"{x:.6g}" for x in row.difference] if row.difference else ["", "", ""]
         spent = [f"{row.seconds[s]:.1f}" if s in row.seconds else "" for s in stages]
@@ -145,6 +147,11 @@ def csv_text(rows: Sequence[Row]) -> str:
         total = f"{row.total:.1f}" if row.seconds else ""
         out.writerow([*start, *moments, *near, *spent, total, str(row.whole).lower()])
     return text.getvalue()
+
+
+def columns_of(row: Row) -> list[Floats]:
+    """Scores of a row by task, their mean, and relative performance where it is known."""
+    return [*row.scores.values(), row.mean, *([] if row.relative is None else [row.relative])]
 
 
 def spread(values: Floats) -> str:

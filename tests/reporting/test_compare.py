@@ -197,8 +197,6 @@ def test_methods_are_told_apart_by_their_options(finished, runs):
 
 
 def test_what_can_not_be_compared_is_named(runs, finished, tmp_path):
-    with pytest.raises(CoincideError, match="none of the runs is on all data"):
-        compared(load(runs[1:])[0])
     with pytest.raises(CoincideError, match=r"no finished run: .*/x: no such directory or file"):
         compare([str(tmp_path / "x")], str(tmp_path / "out"))
     longer = finished("longer", "X", answers(a=1, b=1), [("fit", 1)], max_epochs=3)
@@ -241,8 +239,7 @@ def test_a_task_that_nothing_was_learned_of_has_no_ratio(finished, caplog):
     assert [float(row.relative[0]) for row in rows] == pytest.approx([0.75, 1.0])
     assert "relative leaves out where all data score 0: b" in caplog.text
     none = [finished("nothing", "All", answers(a=0, b=0), [("fit", 9)], fraction=1), some[1]]
-    with pytest.raises(CoincideError, match="nothing: 0 in every task"):
-        compared(load(none)[0])
+    assert {row.relative for row in compared(load(none)[0])} == {None}
 
 
 def test_stages_are_timed_whether_they_end_or_not(tmp_path):
@@ -286,3 +283,28 @@ def test_a_run_whose_selection_was_made_again_is_not_shown(finished, tmp_path):
     replace(chosen, indices=chosen.indices[:9]).save(tmp_path / "random/selection.safetensors")
     with pytest.raises(CoincideError, match=r"selection\.safetensors: not what was trained on"):
         FinishedRun.load(run)
+
+
+@pytest.mark.parametrize("whole", [None, 0])
+def test_without_a_score_on_all_data_the_other_columns_are_there(
+    finished, tmp_path, caplog, capsys, whole
+):
+    runs = [
+        finished("random", "Random", answers(a=60, b=20), [("fit", 2)]),
+        finished("half", "Random", answers(a=70, b=20), [("fit", 2)], fraction=0.5),
+        finished("coincide", "Coincide", answers(a=70, b=30), [("fit", 2)]),
+    ]
+    if whole is not None:
+        runs.append(finished("all", "All", answers(a=0, b=0), [("fit", 9)], fraction=1))
+    compare(runs, str(tmp_path / "out"))
+    why = "none of the runs is on all data" if whole is None else f"{tmp_path}/all: 0 in every task"
+    assert f"relative performance is left out: {why}" in caplog.text
+    lines = (tmp_path / "out/comparison.md").read_text().splitlines()
+    assert lines[0] == "| run | seeds | a | b | mean |"
+    assert "| Coincide 20 % | 1 | **70.0** | **30.0** | **50.0** |" in lines
+    table = list(csv.DictReader((tmp_path / "out/comparison.csv").read_text().splitlines()))
+    assert "relative" not in table[0]
+    assert float(table[0]["mean"]) == 0.4
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"comparison.{end}" for end in ("csv", "md", "tex", "png")
+    }
