@@ -85,6 +85,7 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
         stages = dict.fromkeys(stage for seconds in timed for stage in seconds)
         method = _method(group[0], runs)
         others = [] if selector == "Random" else random.get(fraction, [])
+        ratios = [scores[task] / score for task, score in full.items()]
         rows.append(
             Row(
                 method if fraction == 1 else f"{method} {100 * fraction:.3g} %",
@@ -93,9 +94,7 @@ def compared(runs: Sequence[FinishedRun]) -> list[Row]:
                 group,
                 scores,
                 np.mean(list(scores.values()), 0),
-                np.mean([scores[task] / score for task, score in full.items()], 0)
-                if full
-                else None,
+                np.mean(ratios, 0) if ratios else None,
                 _difference(group, others, full) if full else None,
                 {s: float(np.mean([seconds.get(s, 0.0) for seconds in timed])) for s in stages},
             )
