@@ -105,7 +105,7 @@ def test_a_signal_that_is_not_there_names_its_command(command, options, tiny, tm
     )
     assert status == 1
     assert "SelfFilterModule needs the signals clip_image" in told
-    assert "predict --config configs/models/clip.yaml" in told
+    assert "predict --config models/clip" in told
     status, _, told = command(
         *("predict", *options, "--config", ROOT / "configs/models/reference.yaml"),
         *(f"--model.pretrained={tiny}", "--model.layers=[0]", "--data.signals=[a,b]"),

@@ -45,7 +45,7 @@ class Activations(Signal):
     @property
     def needs(self) -> Needs:
         """The attention outputs of its layers."""
-        return Needs(frozenset(LayerOutput("attention_output", layer) for layer in self.layers))
+        return Needs({LayerOutput("attention_output", layer) for layer in self.layers})
 
     def rows(self, forward: Forward) -> Tensor:
         """float16 [B, 2 * layers * hidden]."""

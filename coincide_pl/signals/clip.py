@@ -11,7 +11,7 @@ from coincide_pl.signals.signal import Signal, StoredAs
 
 NO_IMAGE = -2.0
 """The score of a sample without an image: no cosine, so that whoever reads it can tell."""
-COMMAND = "coincide predict --config configs/models/clip.yaml"
+COMMAND = "coincide predict --config models/clip"
 
 
 class ClipImage(Signal):

@@ -14,7 +14,7 @@ class Difficulty(Signal):
     """How hard a score net finds a sample: the negative of its output (see `SelfFilterModule`)."""
 
     name = "difficulty"
-    made_by: ClassVar[str] = "coincide fit --config configs/models/self_filter.yaml"
+    made_by: ClassVar[str] = "coincide fit --config models/self_filter"
 
     def shape(self, model: ModelFacts) -> tuple[int, ...]:
         """A number."""

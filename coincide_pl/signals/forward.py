@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
@@ -94,12 +94,17 @@ class Needs:
         scores: whether the outputs of a score net that was trained beside the model.
     """
 
-    outputs: frozenset[LayerOutput] = frozenset()
+    outputs: Set[LayerOutput] = frozenset()
     hidden: bool = False
-    token_values: frozenset[TokenValue] = frozenset()
+    token_values: Set[TokenValue] = frozenset()
     without_image: Needs | None = None
     embeddings: bool = False
     scores: bool = False
+
+    def __post_init__(self) -> None:
+        """Sets that are given become ones that never change."""
+        object.__setattr__(self, "outputs", frozenset(self.outputs))
+        object.__setattr__(self, "token_values", frozenset(self.token_values))
 
     def __or__(self, other: Needs) -> Needs:
         """What is needed for both."""

@@ -34,7 +34,7 @@ class AnswerMean(Signal):
     @property
     def needs(self) -> Needs:
         """The value at each answer token."""
-        return Needs(token_values=frozenset({type(self).value}))
+        return Needs(token_values={type(self).value})
 
     def rows(self, forward: Forward) -> Tensor:
         """float32 [B]."""

@@ -48,6 +48,8 @@ class StoredSignal:
     @classmethod
     def of(cls, signal: Signal, facts: ModelFacts) -> StoredSignal:
         """What is noted of a signal from a model of some sizes."""
+        if np.dtype(signal.dtype).kind not in "fiu":
+            raise SignalsError(f"{class_path(type(signal))}: its dtype {signal.dtype} is no number")
         arguments = json.loads(json.dumps(signal.arguments, default=str))
         shape = list(signal.shape(facts))
         kind = type(signal)

@@ -28,9 +28,7 @@ class Signal(ABC):
 
     name: str
     dtype: StoredAs = "float32"
-    made_by: ClassVar[str] = (
-        "coincide predict --config configs/models/reference.yaml --model.signals=[{}]"
-    )
+    made_by: ClassVar[str] = "coincide predict --config models/reference --model.signals=[{}]"
 
     @abstractmethod
     def shape(self, model: ModelFacts) -> tuple[int, ...]:
@@ -71,7 +69,7 @@ def check_class(signal: type[Signal]) -> None:
     if lacking:
         raise SignalsError(
             f"{class_path(signal)} is no signal yet: it has no {' and no '.join(lacking)} "
-            "(README: a signal of your own)"
+            "(coincide_pl/README.md: a signal of your own)"
         )
 
 

@@ -75,6 +75,10 @@ class SignalsWriter:
                 )
             check_arrays(directory, manifest)
             return
+        if array_file(directory.parent, directory.name).exists():
+            raise SignalsError(
+                f"{directory}: names a signal of the store {directory.parent}; name another"
+            )
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for journal in directory.glob("done.*"):
@@ -94,8 +98,14 @@ class SignalsWriter:
             values: [B, ...] by signal.
 
         Raises:
-            SignalsError: a value is not finite, or the disk is full.
+            SignalsError: a value is not finite, rows are of another shape, or the disk is full.
         """
+        for name, signal in self.manifest.signals.items():
+            if values[name].shape != (wanted := (len(rows), *signal.shape)):
+                raise SignalsError(
+                    f"{signal.class_path}: its rows for {len(rows)} samples have the shape "
+                    f"{list(values[name].shape)}, and its `shape` says {list(wanted)}"
+                )
         new = ~self.done[rows]
         values = {name: values[name][new] for name in self._files}
         rows = rows[new]

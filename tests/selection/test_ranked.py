@@ -54,9 +54,9 @@ def test_clip_scores_give_samples_without_image_the_median():
 @pytest.mark.parametrize(
     ("selector", "signal", "command"),
     [
-        (EL2N, "el2n", "predict --config configs/models/reference.yaml --model.signals=[el2n]"),
+        (EL2N, "el2n", "predict --config models/reference --model.signals=[el2n]"),
         (Perplexity, "nll", "--model.signals=[nll]"),
-        (CLIPScore, "clip_score", "coincide predict --config configs/models/clip.yaml"),
+        (CLIPScore, "clip_score", "coincide predict --config models/clip"),
     ],
 )
 def test_a_missing_signal_names_the_command_that_makes_it(selector, signal, command):

@@ -235,3 +235,33 @@ def test_a_signal_of_ones_own_that_was_edited_is_another(tmp_path, monkeypatch):
     after = manifest(signals=stored(my_own_signals.Mine()))
     assert before.differences(after) == ["mine by another text of my_own_signals.Mine"]
     assert stored(El2n())["el2n"].code is None
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (4,), (3, 6), (4, 6, 1)])
+def test_rows_of_another_shape_never_reach_their_neighbors(tmp_path, shape):
+    SignalsWriter.create(tmp_path, manifest())
+    writer = SignalsWriter(tmp_path, manifest())
+    values = {"activations": np.ones(shape, np.float16), "el2n": SCORES[:4]}
+    message = (
+        r"Activations: its rows for 4 samples have the shape .*, and its `shape` says \[4, 6\]"
+    )
+    with pytest.raises(SignalsError, match=message):
+        writer.write(np.arange(4), values)
+    writer.close()
+    assert not np.fromfile(tmp_path / "activations.npy", np.uint8)[-N * 12 :].any()
+
+
+def test_a_store_is_not_begun_where_a_signal_of_another_is_named(tmp_path):
+    full(tmp_path / "s")
+    with pytest.raises(
+        SignalsError, match=r"s/el2n: names a signal of the store .*/s; name another"
+    ):
+        SignalsWriter.create(tmp_path / "s/el2n", manifest())
+
+
+def test_a_signal_is_stored_as_numbers():
+    class Words(El2n):
+        dtype = "object"
+
+    with pytest.raises(SignalsError, match="its dtype object is no number"):
+        stored(Words())
