@@ -28,7 +28,7 @@ from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import Encoder
 from coincide_pl.data.image_states import images_digest
 from coincide_pl.data.lengths import expected_lengths, rough_lengths
-from coincide_pl.data.loader import BatchLoader
+from coincide_pl.data.loader import BatchLoader, usable_workers
 from coincide_pl.data.probe import encoding_digests
 from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Records
@@ -115,7 +115,8 @@ class InstructionData(lightning.LightningDataModule):
             max_length: tokens of a conversation at most, images included; longer ones are cut.
             image_token: token whose place image features take, for a processor that does not name
                 it.
-            num_workers: worker processes that read and encode, per training process.
+            num_workers: worker processes that read and encode, per training process; at most one
+                for each core is started.
             image_cache: MiB of processed images that each worker keeps in memory, for data whose
                 images are few and small.
             cache_dir: folder for the records in memory-mapped form.
@@ -397,7 +398,7 @@ class InstructionData(lightning.LightningDataModule):
             BatchSampler(plan, trainer.global_rank, trainer.world_size, even),
             batches_per_step,
             limit,
-            num_workers=self.num_workers,
+            num_workers=usable_workers(self.num_workers),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )

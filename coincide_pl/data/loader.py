@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -22,6 +25,23 @@ from coincide_pl.errors import ProcessError
 from coincide_pl.files import reason
 
 log = logging.getLogger(__name__)
+
+
+@cache
+def usable_workers(asked: int) -> int:
+    """Number of worker processes to start: as many as asked for, but no more than there are cores.
+
+    More than that take each other's time and memory. A line says so, once.
+
+    Args:
+        asked: the number that was asked for.
+    """
+    cores = os.cpu_count() or 1
+    with suppress(AttributeError):  # what this process may use of them, where a system tells
+        cores = len(os.sched_getaffinity(0))
+    if asked > cores:
+        log.info("data.num_workers: %d instead of %d, one for each core", cores, asked)
+    return min(asked, cores)
 
 
 class BatchLoader:
