@@ -26,10 +26,16 @@ def recipe(options: Mapping[str, object]) -> Recipe:
 
 
 def optimizer_options(
-    optimizer: OptimizerCallable, scheduler: LRSchedulerCallable
+    optimizer: OptimizerCallable, scheduler: LRSchedulerCallable, num_groups: int
 ) -> dict[str, object]:
-    """The classes and arguments of an optimizer and its schedule, by option."""
-    made = optimizer([nn.Parameter(torch.zeros(1, 1))])  # of no other use
+    """The classes and arguments of an optimizer and its schedule, by option.
+
+    Args:
+        optimizer: makes the optimizer, and is tried on parameters of no other use.
+        scheduler: makes the schedule.
+        num_groups: parameter groups of the training.
+    """
+    made = optimizer([{"params": [nn.Parameter(torch.zeros(1, 1))]} for _ in range(num_groups)])
     schedule = scheduler(made)
     plain = {k: v for k, v in schedule.state_dict().items() if isinstance(v, int | float | str)}
     return {

@@ -167,7 +167,7 @@ class TargetModule(lightning.LightningModule):
                 "trainer.precision": trainer.precision,
                 "trainer.gradient_clip_val": trainer.gradient_clip_val,
                 "trainer.gradient_clip_algorithm": trainer.gradient_clip_algorithm,
-                **optimizer_options(self.optimizer, self.scheduler),
+                **optimizer_options(self.optimizer, self.scheduler, len(self.parameter_groups())),
             }
         )
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import OneCycleLR
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
@@ -14,6 +15,7 @@ from coincide_pl.models.images import model_inputs
 from coincide_pl.models.loading import load_model, save_checkpoint
 from coincide_pl.models.optimization import parameter_groups
 from coincide_pl.models.parts import decoder_layers
+from coincide_pl.models.recipe import optimizer_options
 from coincide_pl.models.tiny import tiny_llava
 
 
@@ -91,6 +93,19 @@ def test_the_projector_has_a_rate_of_its_own(tiny):
     assert sizes == sum(p.numel() for p in module.model.parameters())
     with pytest.raises(ModelError, match="nothing of 'projector' is trained"):
         parameter_groups(module_with(tiny, freeze=["projector"]).model, {"projector": 1e-5})
+
+
+def test_the_options_of_optimizer_and_schedule_are_known_before_a_step():
+    """Or a fit would go on under others, which its checkpoint silently overrules."""
+    one = OneCycleLR.__name__
+    options = optimizer_options(
+        lambda groups: torch.optim.AdamW(groups, lr=0.5, weight_decay=0.25),
+        lambda optimizer: OneCycleLR(optimizer, [1.0, 2.0], total_steps=7),
+        num_groups=2,
+    )
+    assert (options["model.optimizer"], options["model.scheduler"]) == ("AdamW", one)
+    assert options["model.optimizer.weight_decay"] == 0.25
+    assert options["model.scheduler.total_steps"] == 7
 
 
 def test_cosine_with_warmup():
