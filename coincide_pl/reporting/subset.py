@@ -6,17 +6,26 @@ import logging
 from contextlib import chdir
 from pathlib import Path
 
+from coincide_pl.reporting import forms
+from coincide_pl.reporting.forms import Form
 from coincide_pl.reporting.origin import Origin
 from coincide_pl.selection import Selection
 
 log = logging.getLogger(__name__)
 
 
-def subset(selection: str | Selection, output: str, run_config: str | None = None) -> None:
-    """Write the selected records in the data set's own format, for another trainer.
+def subset(
+    selection: str | Selection,
+    output: str,
+    run_config: str | None = None,
+    form: Form = "own",
+    check: bool = False,
+) -> None:
+    """Write the selected records in the data set's own format, or in another, for another trainer.
 
     They stand in the order of picking, each as it is in its file, unknown keys too; image paths
-    stay relative to the same image folder.
+    stay relative to the same image folder. No image is copied, but for those that stand in the
+    file itself.
 
     Args:
         selection: the selection file, the run's directory that it lies in, or a selection that was
@@ -24,13 +33,25 @@ def subset(selection: str | Selection, output: str, run_config: str | None = Non
         output: the file to write; for a data set in a folder, the folder.
         run_config: config of the run, for the data (default: `fit.yaml` or `select.yaml` beside the
             selection).
+        form: what is written: `own`, the data set's own format (of shards, a list of their
+            members); `rows`, the records' places in the data set's files, as .npy or .json; `ids`,
+            as .json or .txt; `llava`, LLaVA's JSON; `llama_factory`, a folder with a data file and
+            its `dataset_info.json`; `members`, the keys in each shard; `energon`, a `split.yaml`
+            that excludes all others.
+        check: whether what was written is read back and compared with the selection.
 
     Raises:
         CoincideError: the selection, config or data can't be read, or do not belong together.
     """
     target = Path(output).absolute()
     origin = Origin.of(selection, run_config)
-    numbers = origin.records.numbers[origin.selection.indices]
     with chdir(origin.folder):
-        origin.reader.write_subset(numbers.tolist(), target)
-    log.info("%s: %d of %d records", output, len(numbers), len(origin.records))
+        forms.write(origin, target, form)
+        if check:
+            forms.check(origin, target, form)
+    count = len(origin.selection.indices)
+    log.info("%s: %d of %d records", output, count, len(origin.records))
+    if form == "llava":
+        log.info("image paths are relative to %s", origin.records.image_root)
+    if check:
+        log.info("%s: read back, and as selected", output)

@@ -192,19 +192,34 @@ class ShardDataset(ChatDataset):
     def chosen(self, numbers: Iterable[int]) -> dict[str, list[str | int]]:
         """Keys of samples, or rows of Parquet files, by shard, in the order of `numbers`."""
         order = [int(number) for number in numbers]
-        wanted, keys = set(order), dict[int, str | int]()
-        starts = dict[str, int]()
+        wanted = set(order)
+        keys: dict[int, tuple[str, str | int]] = {}
         for number, item in enumerate(self.items()):
             if number in wanted:
-                place, first = self._starts[-1]
-                starts[place] = len(self._starts) - 1
-                keys[number] = item.key if isinstance(item, TarItem) else number - first
+                shard = self._shards[len(self._starts) - 1]
+                row = number - self._starts[-1][1]
+                keys[number] = shard, item.key if isinstance(item, TarItem) else row
         found: dict[str, list[str | int]] = {}
-        firsts = [first for _, first in self._starts]
         for number in order:
-            at = max(i for i, first in enumerate(firsts) if first <= number)
-            found.setdefault(self._shards[at], []).append(keys[number])
+            shard, key = keys[number]
+            found.setdefault(shard, []).append(key)
         return found
+
+    def energon_split(self, numbers: Iterable[int]) -> dict[str, object]:
+        """Energon's `split.yaml` for some samples: their shards, and all others of these excluded.
+
+        Raises:
+            DataError: the shards are Parquet files, which Energon doesn't read.
+        """
+        if not self._shards[0].endswith(".tar"):
+            raise DataError(f"{self.url or self.path}: Energon reads tar shards, and these are not")
+        chosen = {shard: dict.fromkeys(keys) for shard, keys in self.chosen(numbers).items()}
+        excluded = sorted(self._excluded)
+        for item in self.items():
+            shard = self._shards[len(self._starts) - 1]
+            if shard in chosen and isinstance(item, TarItem) and item.key not in chosen[shard]:
+                excluded.append(f"{shard}/{item.key}")
+        return {"split_parts": {self.split: [*chosen]}, "exclude": excluded}
 
     def _indices(self) -> dict[str, Path]:
         """The index of each shard, made where it is not there yet."""

@@ -180,7 +180,7 @@ def write_rows(files: Sequence[Path], numbers: Iterable[int], target: Path) -> N
             places: dict[int, int] = {}
             for number, row in _picked(files, set(order)):
                 places[number] = len(places)
-                writer.write_batch(row.cast(schema))
+                writer.write_batch(row if row.schema == schema else row.cast(schema))
         with pa.memory_map(str(unsorted)) as source:
             held = pa.ipc.open_file(source)
             parts = (

@@ -16,8 +16,8 @@ from coincide_pl.files import beside, reason
 
 BLOCK = 512
 """Bytes of a tar's header, and what everything in it is a multiple of."""
-READ_AHEAD = 4 << 20
-"""Bytes that are fetched at a time of a shard at a URL."""
+READ_AHEAD, FETCH_AHEAD = 64 << 10, 4 << 20
+"""Bytes that are read at a time of a shard on disk, and of one at a URL."""
 MOST_TEXT = 64 << 20
 """Bytes of a JSON member at most."""
 SCHEMA = pa.schema(
@@ -52,7 +52,7 @@ class Sample:
 
 
 class Bytes:
-    """A shard's bytes; those at a URL are fetched in larger pieces."""
+    """A shard's bytes, read in larger pieces than are asked for."""
 
     def __init__(self, shard: str) -> None:
         """Opens the shard.
@@ -64,7 +64,7 @@ class Bytes:
             OSError: it is not there.
         """
         self.shard, self.start, self.held = shard, 0, b""
-        self.ahead = READ_AHEAD if is_url(shard) else BLOCK
+        self.ahead = FETCH_AHEAD if is_url(shard) else READ_AHEAD
         if is_url(shard):
             system, path = file_system(shard)
             self.size = int(system.info(path)["size"])
