@@ -137,7 +137,7 @@ class InstructionData(lightning.LightningDataModule):
             ("eval_max_tokens", eval_max_tokens or 1),
             ("max_length", max_length),
         ):
-            if value < 1:
+            if value is None or value < 1:
                 raise DataError(f"{name}: {value} must be at least 1")
         self.readers = {"train": train, "val": val, "test": test}
         self.selector, self.fraction = selector, fraction
@@ -170,6 +170,7 @@ class InstructionData(lightning.LightningDataModule):
         Raises:
             CoincideError: a reader, a signal or a trainer is missing, or data can't be used.
         """
+        stage = str(getattr(stage, "value", stage))  # Lightning's is an enumeration
         first, *_ = READS[stage]
         if self.readers[first] is None:
             raise DataError(f"data.{first}: {stage} needs a reader there")

@@ -12,11 +12,11 @@ import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import coincide_pl.data.readers  # noqa: F401  (readers can be named by their class alone)
 from coincide_pl.callbacks import WarnTruncated
 from coincide_pl.command.launcher import GO_ON, Launcher, end_with_parent
+from coincide_pl.command.mistakes import as_mistake, check_trainer, line
 from coincide_pl.command.parser import Parser
 from coincide_pl.command.places import checkpoint_for, fill_root
 from coincide_pl.command.quiet import quiet_libraries
@@ -173,10 +173,10 @@ class Command(LightningCLI):
         """Builds what the config names; what it can't build is the config's mistake."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
-            if not str(error).startswith("Does not validate"):
-                raise
-            self.parser.error(str(error))
+        except CoincideError:
+            raise
+        except Exception as error:
+            self.parser.error(str(error) or type(error).__name__, error)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Gives the trainer the callbacks of its stage."""
@@ -204,8 +204,13 @@ class Command(LightningCLI):
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": mine}
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, MisconfigurationException) as error:
-            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        except CoincideError:
+            raise
+        except Exception as error:
+            raise line("trainer", error) from error
+        if stage == "fit":
+            readers = getattr(self.datamodule, "readers", {"val": True})
+            check_trainer(trainer, self.model, readers["val"] is not None)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 without_deprecated(logger)
@@ -262,6 +267,8 @@ class Command(LightningCLI):
             raise
         except Exception as error:
             self._explain(error)
+            if (mistake := as_mistake(error)) is not None:
+                raise mistake from error
             raise
         else:
             if isinstance(trainer.strategy.launcher, Launcher):

@@ -88,7 +88,8 @@ def no_class(complaint: Complaint, name: str) -> str:
 
 def no_import(complaint: Complaint, name: str, cause: str) -> str:
     """A class that can't be imported, or that lacks something."""
-    return f"{complaint.key or 'class_path'}: {name}: {cause or 'can not be used'}"
+    key = complaint.key or option_with(name, complaint.words)
+    return f"{key}: {name}: {cause or 'can not be used'}"
 
 
 def not_allowed(text: str) -> str:
@@ -149,6 +150,11 @@ def missing(complaint: Complaint, names: str) -> str:
     return f"missing: {', '.join(wanted)} (here, or in a --config)"
 
 
+def no_config(complaint: Complaint, given: str) -> str:
+    """A value where a group of options is."""
+    return f"{complaint.key}: {given} is neither a group of options nor a config file"
+
+
 RULES: dict[str, Callable[..., str]] = {
     r"Option '([^']+)' is not accepted": no_option,
     r"[Uu]nrecognized arguments: (.*)": no_option,
@@ -160,6 +166,7 @@ RULES: dict[str, Callable[..., str]] = {
     r"Expected a typing.Literal\[(.*)\](?:\. Got value: (.*))?": not_among,
     r"Expected an? <class '(\w+)'>(?:\. Got value: (.*))?": not_a,
     r"arguments are required: (.*)": missing,
+    r"Unable to load config \"(.*)\"": no_config,
 }
 """Pattern of a cause, and what makes a line of it."""
 
@@ -176,6 +183,16 @@ def whole_name(option: str, words: Sequence[str]) -> str:
     """
     names = {name for name in _names_set(words) if f".{name}".endswith(f".{option}")}
     return names.pop() if len(names) == 1 else option
+
+
+def option_with(class_path: str, words: Sequence[str]) -> str:
+    """The option of the command line that names a class; `class_path` where there is none."""
+    last = class_path.rpartition(".")[2]
+    for word in words:
+        option, equals, value = word.partition("=")
+        if equals and value.rpartition(".")[2] == last:
+            return option.lstrip("-")
+    return "class_path"
 
 
 def _names_set(words: Sequence[str]) -> Iterator[str]:

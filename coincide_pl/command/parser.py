@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ class Parser(ArgumentParser):
         shell does not see it in `--option=~/file`.
         """
         words = sys.argv[1:] if args is None else args
-        words = [re.sub("=None$", "=null", at_home(word)) for word in words]
+        words = [without_none(at_home(word)) for word in words]
         return with_home(super().parse_args(words, **options))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -41,6 +42,20 @@ class Parser(ArgumentParser):
         if isinstance(ex, CoincideError):
             raise ex
         refuse(one_line(message, self, self.words))
+
+
+def without_none(word: str) -> str:
+    """A word whose value is written as YAML has it, where it was written as Python has it.
+
+    W&B's agent writes a sweep's null as None, alone or in a list or a dict.
+    """
+    option, _, value = word.partition("=")
+    if value == "None":
+        return f"{option}=null"
+    if option.startswith("-") and value[:1] in ("[", "{") and "None" in value:
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return f"{option}={json.dumps(ast.literal_eval(value))}"
+    return word
 
 
 def at_home(word: str) -> str:

@@ -33,6 +33,7 @@ CASES = [
     ((*FIT, "--trainer.max_epochs=many"), "trainer.max_epochs: many is not an int"),
     (("create-tiny-llava", "--output=x", "--hidden_size=[]"), "hidden_size: [] is not an int"),
     ((*FIT, *TARGET, *LR), "model.optimizer.lr: x is not a float"),
+    (("fit", "--trainer=null"), "trainer: null is neither a group of options nor a config file"),
     (("fit",), "missing: --model (here, or in a --config)"),
     (("compare",), "missing: runs"),
     ((*FIT, "--config", "unnamed.yaml"), "data.selector: name the class of its arguments"),
