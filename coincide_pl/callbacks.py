@@ -1,8 +1,9 @@
-"""Callbacks of every run: it ends between batches, and warns of conversations that were cut."""
+"""Callbacks of every run: it ends between batches, says how far it is, and warns of cuts."""
 
 from __future__ import annotations
 
 import logging
+import sys
 
 import lightning
 import torch
@@ -11,6 +12,7 @@ from coincide_pl.data.collation import Batch
 from coincide_pl.data.served import served
 from coincide_pl.errors import DataError
 from coincide_pl.interruption import interruption
+from coincide_pl.progress import Lines
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,40 @@ class WarnTruncated(lightning.Callback):
         self.has_warned = True
 
     on_train_epoch_end = on_test_epoch_end = on_predict_epoch_end = _warn
+
+
+class ProgressLines(lightning.Callback):
+    """Logs now and then how far an epoch of a stage has come, where output is no terminal."""
+
+    lines: Lines | None = None
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begins with an epoch of `fit`."""
+        self._begin(trainer, f"fit, epoch {trainer.current_epoch}", trainer.num_training_batches)
+
+    def on_test_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begins with `test`."""
+        self._begin(trainer, "test", sum(trainer.num_test_batches))
+
+    def on_predict_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begins with `predict`."""
+        self._begin(trainer, "predict", sum(trainer.num_predict_batches))
+
+    def _begin(self, trainer: lightning.Trainer, step: str, batches: float) -> None:
+        shown = trainer.is_global_zero and not sys.stderr.isatty()
+        self.lines = Lines(step, batches) if shown else None
+
+    def _advance(self, *args: object, **kwargs: object) -> None:
+        if self.lines is not None:
+            self.lines.advance(1)
+
+    on_train_batch_end = on_test_batch_end = on_predict_batch_end = _advance
 
 
 class EndBetweenBatches(lightning.Callback):

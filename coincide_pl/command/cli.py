@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 import coincide_pl.data.readers  # noqa: F401  (readers can be named by their class alone)
-from coincide_pl.callbacks import WarnTruncated
+from coincide_pl.callbacks import ProgressLines, WarnTruncated
 from coincide_pl.command.launcher import GO_ON, Launcher, end_with_parent
 from coincide_pl.command.mistakes import as_mistake, check_trainer, line
 from coincide_pl.command.parser import Parser
@@ -183,7 +183,7 @@ class Command(LightningCLI):
         config = self.config_init["trainer"]
         mine: list[Any] = []
         if config.get("enable_progress_bar") is not False:
-            mine.append(RichProgressBar())
+            mine += [RichProgressBar(), ProgressLines()]
         stage = self.verb
         if stage == "fit":
             # The one that exports comes first: it may refuse the fit, and the others note what it

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import struct
-import sys
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -15,12 +14,12 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.progress import Progress
 
 from coincide_pl.data.image_states import located
 from coincide_pl.data.record import Unusable
 from coincide_pl.data.shards.packed import Packed
 from coincide_pl.data.shards.places import is_url
+from coincide_pl.progress import progress
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused: Pillow's own limit against decompression bombs."""
@@ -86,13 +85,12 @@ def unusable_images(
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(workers) as pool,
-        Progress(disable=not sys.stderr.isatty()) as progress,
+        progress("images", len(names)) as advance,
     ):
         warnings.simplefilter("ignore")
-        bar = progress.add_task("images", total=len(names))
         for part, bad in zip(parts, pool.map(look, parts), strict=True):
             found |= bad
-            progress.advance(bar, len(part))
+            advance(len(part))
     return found
 
 

@@ -17,18 +17,16 @@ import contextlib
 import io
 import logging
 import math
-import sys
 import time
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.processes import own_share, summed
+from coincide_pl.progress import progress
 from coincide_pl.selection.arrays.assigner import Assigner, KMeansConfig, shift
 from coincide_pl.selection.arrays.diagnostics import Diagnostics, diagnostics
 from coincide_pl.selection.arrays.dtypes import ArrayLike, Arrays, Floats, Ints
@@ -212,30 +210,30 @@ def lloyd(rows: Rows, num_clusters: int, config: KMeansConfig) -> tuple[Floats, 
         begin = 0
     lloyd_steps = load_faiss().contrib.clustering.kmeans
     saved = time.monotonic()
-    for iteration in track(
-        range(begin, config.num_iterations),
-        f"{num_clusters} clusters of {len(train)} rows",
-        console=Console(stderr=True),
-        transient=True,
-        disable=config.checkpointer is None or not sys.stderr.isatty(),
-    ):
-        assigner.centroids = centroids
-        with contextlib.redirect_stdout(io.StringIO()):
-            centroids, (stats,) = lloyd_steps(
-                num_clusters,
-                assigner,
-                niter=1,
-                seed=config.seed + iteration,
-                verbose=False,
-                return_stats=True,
-            )
-        log.debug("iteration %d: %d rows moved", iteration, assigner.moved)
-        if not assigner.moved and not stats["nsplit"]:
-            break
-        if config.checkpointer is not None and time.monotonic() - saved > KEEP_EVERY:
-            done = {"centroids": unit_centroids(centroids), "iteration": np.array([iteration + 1])}
-            config.checkpointer.save(state, done)
-            saved = time.monotonic()
+    step = f"{num_clusters} clusters of {len(train)} rows"
+    with progress(step, config.num_iterations - begin, config.checkpointer is not None) as advance:
+        for iteration in range(begin, config.num_iterations):
+            assigner.centroids = centroids
+            with contextlib.redirect_stdout(io.StringIO()):
+                centroids, (stats,) = lloyd_steps(
+                    num_clusters,
+                    assigner,
+                    niter=1,
+                    seed=config.seed + iteration,
+                    verbose=False,
+                    return_stats=True,
+                )
+            log.debug("iteration %d: %d rows moved", iteration, assigner.moved)
+            if not assigner.moved and not stats["nsplit"]:
+                break
+            if config.checkpointer is not None and time.monotonic() - saved > KEEP_EVERY:
+                done = {
+                    "centroids": unit_centroids(centroids),
+                    "iteration": np.array([iteration + 1]),
+                }
+                config.checkpointer.save(state, done)
+                saved = time.monotonic()
+            advance(1)
     unit = unit_centroids(centroids)
     if train is not rows:
         assigner = Assigner(rows, num_clusters, config, sums=False)

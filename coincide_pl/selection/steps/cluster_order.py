@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from coincide_pl.processes import group_size, own_share, summed
+from coincide_pl.progress import progress
 from coincide_pl.selection.arrays.dtypes import Array, Arrays, Floats, Ints
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
 from coincide_pl.selection.cache import KEEP_EVERY, Checkpointer
@@ -136,9 +134,8 @@ class ClusterOrder:
         share = own_share(int(ends[-1]) + 1)  # clusters that follow each other, of as many rows
         own = missing[(share.start <= ends) & (ends < share.stop)]
         small = [c for c in own if fits(int(self.sizes[c]), self.pool.row_bytes, self.memory)]
-        shown = self.checkpointer is not None and sys.stderr.isatty()
-        with Progress(console=Console(stderr=True), transient=True, disable=not shown) as progress:
-            task = progress.add_task(f"{len(own)} clusters", total=float(self.sizes[own].sum()))
+        total = float(self.sizes[own].sum())
+        with progress(f"{len(own)} clusters", total, self.checkpointer is not None) as advance:
             saved = time.monotonic()
             groups = list(self._groups(small))
             together = (self._rows_of(group) for group in groups)
@@ -147,13 +144,13 @@ class ClusterOrder:
                 for cluster in group:
                     rows = self[cluster].rows
                     self._read(cluster, len(rows), block[np.searchsorted(at, rows)])
-                    progress.advance(task, len(rows))
+                    advance(len(rows))
                 if time.monotonic() - saved > KEEP_EVERY:
                     self._keep()
                     saved = time.monotonic()
             for cluster in sorted(set(own.tolist()) - set(small)):
                 self._read(cluster, int(wanted[cluster]))
-                progress.advance(task, float(self.sizes[cluster]))
+                advance(float(self.sizes[cluster]))
                 self._keep()
         self._exchange(missing, own)
         self._keep()
