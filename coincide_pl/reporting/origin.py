@@ -194,7 +194,7 @@ def reader_class(name: str, path: Path, imports: bool) -> type[Reader]:
     return found
 
 
-def _below(base: type[Reader]) -> Iterator[type[Reader]]:
+def _below(base: type[object]) -> Iterator[type[object]]:
     """Yield all loaded subclasses of a class."""
     for one in base.__subclasses__():
         yield one
