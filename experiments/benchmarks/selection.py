@@ -1,7 +1,8 @@
 """How fast a selection is, how much memory it takes, and how far both are from the limit.
 
 `picks` compares with the authors' formula written out, `growth` follows the size of the data,
-`agreement` compares the ways to cluster, `digests` tells selections apart. Each part prints its
+`agreement` compares the ways to cluster, `rounds` with a plain Lloyd, `digests` tells selections
+apart. Each part prints its
 table in Markdown.
 """
 
@@ -25,7 +26,7 @@ from features import LAYERS, write_features
 from jsonargparse import auto_cli
 
 from coincide_pl.selection import Coincide, Pool, Selection, density, greedy_mmd, pick
-from coincide_pl.selection.arrays.kmeans import METHODS
+from coincide_pl.selection.arrays.kmeans import METHODS, spherical_kmeans
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.cache import Cache
 from coincide_pl.selection.steps.kernels import Kernel
@@ -338,6 +339,51 @@ def agreement(
     path.unlink()
 
 
+def rounds(
+    size: int = 12_000, width: int = 20480, clusters: int = 182, folder: str = "runs/benchmarks"
+) -> None:
+    """Exact k-means in full width against Lloyd's algorithm in float32, in turns, in one run.
+
+    Args:
+        size: samples.
+        width: of the features.
+        clusters: how many.
+        folder: for the features.
+    """
+    path = Path(folder) / f"features-{size}-{width}.npy"
+    if not path.exists():
+        write_features(path, size, width, clusters)
+    features = np.load(path, mmap_mode="r")
+    rate = product_rate(torch.float32, "cpu")
+    rows = [
+        ["iterations", "plain (s)", "ours (s)", "plain / ours", "same labels", "products / rate"]
+    ]
+    for count in (10, 30):
+        begin = time.perf_counter()
+        plain = plain_lloyd(features, clusters, count)
+        middle = time.perf_counter()
+        ours = spherical_kmeans(features, clusters, count, method="exact").labels
+        its, mine = middle - begin, time.perf_counter() - middle
+        same = f"{100 * (plain == ours).mean():.2f} %"
+        least = 2.0 * size * width * clusters * (count + 1) / rate
+        figures = (f"{its:.1f}", f"{mine:.1f}", f"{its / mine:.2f}", same, f"{least / mine:.2f}")
+        rows.append([str(count), *figures])
+    table(rows)
+    path.unlink()
+
+
+def plain_lloyd(features: np.ndarray, clusters: int, count: int) -> np.ndarray:
+    """Spherical k-means from the same start, in float32, every product in every iteration."""
+    x = torch.nn.functional.normalize(torch.from_numpy(np.array(features)).float(), dim=1)
+    first = np.random.default_rng(1234).choice(len(x), clusters, replace=False)
+    centroids = x[torch.from_numpy(first)].clone()
+    for _ in range(count):
+        labels = (x @ centroids.T).argmax(1)
+        sums = torch.zeros_like(centroids).index_add_(0, labels, x)
+        centroids = torch.nn.functional.normalize(sums, dim=1)
+    return (x @ centroids.T).argmax(1).numpy()
+
+
 def digests(size: int = 12_000, width: int = 2560) -> None:
     """A digest of the selection by each way to cluster, to compare between versions of Faiss.
 
@@ -387,4 +433,4 @@ def table(rows: list[list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    auto_cli([picks, growth, agreement, digests, one], as_positional=False)
+    auto_cli([picks, growth, agreement, rounds, digests, one], as_positional=False)

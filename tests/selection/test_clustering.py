@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays import assigner, kmeans
+from coincide_pl.selection.arrays import assigner, kmeans, table
 from coincide_pl.selection.arrays.diagnostics import diagnostics
 from coincide_pl.selection.arrays.kmeans import choose_method, spherical_kmeans
 from coincide_pl.selection.arrays.rows import Rows
@@ -74,6 +74,27 @@ def test_nothing_but_data_and_settings_changes_the_clusters(mapped, method, monk
         np.testing.assert_array_equal(other.labels, first.labels)
         np.testing.assert_array_equal(other.centroids, first.centroids)
         assert other.diagnostics == first.diagnostics
+
+
+@pytest.mark.parametrize(("spent", "enough"), [(-1.0, 0), (0.6, 700), (1e9, 20)])
+def test_products_of_earlier_rounds_change_no_label(spent, enough, monkeypatch):
+    """Whether they are renewed in each round, now and then, or never."""
+    x, _ = mixture(n=900, width=400, noise=0.5)
+    x[100:140] = x[:40]  # equal rows, and centroids as near to both
+    plain = spherical_kmeans(x, 40, 15, memory=1 << 19)  # too little for a table
+    monkeypatch.setattr(table, "SPENT", spent)
+    narrow, sure = table.Table.narrow, []
+
+    def watched(self, *args):
+        unsure = narrow(self, *args)
+        sure.append(0 if unsure is None else int((~unsure).sum()))
+        return unsure
+
+    monkeypatch.setattr(table.Table, "narrow", watched)
+    found = spherical_kmeans(x, 40, 15, memory=1 << 26)
+    assert max(sure) >= enough
+    np.testing.assert_array_equal(found.labels, plain.labels)
+    np.testing.assert_array_equal(found.centroids, plain.centroids)
 
 
 def test_the_clusters_are_these_with_any_version_of_the_libraries():

@@ -8,11 +8,15 @@ import numpy as np
 import torch
 
 from coincide_pl.processes import gathered, group_size, own_share, refuse, summed
-from coincide_pl.selection.arrays.dtypes import Array, Floats, Ints
+from coincide_pl.selection.arrays.dtypes import Array, Bools, Floats, Ints
 from coincide_pl.selection.arrays.exact import unit_centroids
 from coincide_pl.selection.arrays.nearest import MANY, Nearest, fastest, take
-from coincide_pl.selection.arrays.rows import Rows
+from coincide_pl.selection.arrays.rows import Rows, spans
+from coincide_pl.selection.arrays.table import Table
 from coincide_pl.selection.cache import Checkpointer
+
+FRESH = 1024
+"""Rows without a cluster so far whose sums are taken together."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class Assigner:
         self.unit = np.full((num_clusters, rows.width), np.nan, np.float32)
         self.moved = n
         self.dtype = fastest(config.device) if num_clusters >= MANY else torch.float32
+        own = self.own.stop - self.own.start
+        worth = config.device.type == "cpu" and 4 * num_clusters <= rows.width
+        fits = 16 * own * num_clusters <= config.memory and self.dtype == torch.float32
+        self.table = Table(own, num_clusters) if worth and fits and sums else None
 
     def count(self) -> int:
         """How many rows there are, N, as Faiss asks."""
@@ -94,12 +102,34 @@ class Assigner:
             self.moved = 0
             return self.labels, self.scores, self.sums
         self.unit = unit
-        every = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
-        some = Nearest(unit, np.flatnonzero(changed), self.dtype, self.config.device)
         sums = self.sums
         if group_size()[0] > 1 and sums is not None:
             sums = np.zeros_like(sums)
-        moved, bad = 0, -1
+        before = self.labels[self.own].copy()
+        bad = -1
+        if self.table is None:
+            bad = self._compare(unit, changed, sums)
+        else:
+            unsure = self.table.narrow(unit, changed, self.labels[self.own])
+            if unsure is None:
+                bad = self._fill(self.table, unit, sums)
+            else:
+                self._decide(self.table, unit, unsure, before, sums)
+        refuse(bad)
+        self._exchange(sums)
+        moved = float((self.labels[self.own] != before).sum())
+        self.moved = int(summed(np.array([moved]))[0])
+        return self.labels, self.scores, self.sums
+
+    def _compare(self, unit: Floats, changed: Bools, sums: Floats | None) -> int:
+        """Compares all rows with all centroids, or where their own stays with those that changed.
+
+        Returns:
+            The number of a record that is not finite, or -1.
+        """
+        every = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
+        some = Nearest(unit, np.flatnonzero(changed), self.dtype, self.config.device)
+        bad = -1
         for span, block in self.rows.blocks(self._height(len(unit)), self.own):
             start = span.start
             old = self.labels[span].copy()
@@ -113,14 +143,52 @@ class Assigner:
                     own = None if near is every else (self.labels[at], self.scores[at])
                     found = near(take(block, those), norms[those], own)
                     self.labels[at], self.scores[at] = found
-            new = self.labels[span]
-            moved += int((new != old).sum())
             if sums is not None:
-                shift(sums, block, old, new)
-        refuse(bad)
-        self._exchange(sums)
-        self.moved = int(summed(np.array([moved], np.float64))[0])
-        return self.labels, self.scores, self.sums
+                shift(sums, block, old, self.labels[span])
+        return bad
+
+    def _fill(self, table: Table, unit: Floats, sums: Floats | None) -> int:
+        """Compares all rows with all centroids, and keeps the products.
+
+        Returns:
+            The number of a record that is not finite, or -1.
+        """
+        every = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
+        bad, first = -1, self.own.start
+        for span, block in self.rows.blocks(self._height(len(unit)), self.own):
+            old = self.labels[span].copy()
+            if (old < 0).any():
+                bad = max(bad, zero_unless_finite(block, self.rows, span.start))
+            norms = self._norms(block, span.start)
+            here = slice(span.start - first, span.stop - first)
+            products = every.products(torch.from_numpy(block))
+            self.labels[span], self.scores[span] = every(block, norms, None, products)
+            table.products[here], table.norms[here] = products.numpy(), norms
+            if sums is not None:
+                shift(sums, block, old, self.labels[span])
+        table.scores, table.slack = self.scores[self.own].copy(), every.error * table.norms
+        table.renew(unit, every.error)
+        return bad
+
+    def _decide(
+        self, table: Table, unit: Floats, unsure: Bools, before: Ints, sums: Floats | None
+    ) -> None:
+        """Compares the rows that the table leaves unsure, and reads what moves."""
+        every = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
+        labels, first, height = self.labels[self.own], self.own.start, self._height(len(unit))
+        read = np.flatnonzero(unsure | (labels != before))
+        groups = [read[span] for span in spans(len(read), height)]
+        for at, block in zip(
+            groups, self.rows.gathers(group + first for group in groups), strict=True
+        ):
+            open_ = unsure[at]
+            if open_.any():
+                rows = at[open_]
+                labels[rows], table.scores[rows] = every(take(block, open_), table.norms[rows])
+                table.slack[rows] = every.error * table.norms[rows]
+            if sums is not None:
+                shift(sums, block, before[at], labels[at])
+        self.scores[self.own] = table.scores
 
     def _norms(self, block: Array, start: int) -> Floats:
         span = slice(start, start + len(block))
@@ -143,16 +211,28 @@ class Assigner:
 
 
 def shift(sums: Floats, block: Array, old: Ints, new: Ints) -> None:
-    """Take rows from the sums of their old clusters (-1: none) and add them to their new ones."""
+    """Take rows from the sums of their old clusters (-1: none) and add them to their new ones.
+
+    Float16 numbers are multiples of 2^-24, so their sums are exact in float32 too as long as these
+    stay below 1: many new rows are first added up so.
+    """
     total = torch.from_numpy(sums)
     moved = np.flatnonzero(old != new)
-    for start in range(0, len(moved), 256):
-        some = moved[start : start + 256]
-        wide = torch.from_numpy(block[some]).double()
-        total.index_add_(0, torch.from_numpy(new[some]), wide)
-        had = np.flatnonzero(old[some] >= 0)
-        if len(had):
-            total.index_add_(0, torch.from_numpy(old[some][had]), wide[had], alpha=-1)
+    step = FRESH if (old < 0).all() else 256
+    for start in range(0, len(moved), step):
+        some = moved[start : start + step]
+        rows, to = torch.from_numpy(block[some]), torch.from_numpy(new[some])
+        most = float(np.bincount(new[some]).max()) * float(rows.abs().max())
+        if step == FRESH and rows.dtype == torch.float16 and most < 1:
+            total += torch.zeros(total.shape).index_add_(0, to, rows.float())
+            continue
+        for part in spans(len(some), 256):
+            wide = rows[part].double()
+            total.index_add_(0, to[part], wide)
+            had = np.flatnonzero(old[some][part] >= 0)
+            if len(had):
+                left = torch.from_numpy(old[some][part][had])
+                total.index_add_(0, left, wide[had], alpha=-1)
 
 
 def zero_unless_finite(block: Array, rows: Rows, start: int) -> int:

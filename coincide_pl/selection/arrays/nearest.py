@@ -13,6 +13,8 @@ from coincide_pl.selection.arrays.exact import STEP
 
 EXACT_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Entries of pairs multiplied exactly at once: what a cache holds, or what keeps a GPU busy."""
+COLUMNS = 1024
+"""Columns whose products are summed before they are added to the others': fewer are more exact."""
 MANY = 2048
 """Centroids from which bfloat16 pays: its products leave more rows to be decided exactly."""
 
@@ -21,8 +23,9 @@ class Nearest:
     """The nearest of some centroids: fast products narrow the choice, exact ones decide.
 
     An inner product of vectors of norm 1 in float32 is off by at most d 2^-24, in whatever order it
-    is summed; rounding both vectors to bfloat16, and the result, adds 2^-9 each. Centroids within
-    twice that of the best are compared by their exact inner products.
+    is summed, and by less if it is summed in stretches of columns; rounding both vectors to
+    bfloat16, and the result, adds 2^-9 each. Centroids within twice that of the best are compared
+    by their exact inner products.
     """
 
     def __init__(
@@ -41,13 +44,16 @@ class Nearest:
         compared = self.unit if len(numbers) == len(unit) else self.unit[numbers]
         self.near = compared.to(dtype)
         self.rounding = STEP if dtype == torch.float32 else 2.0**-9
-        self.error = 1.02 * unit.shape[1] * STEP + 3.1 * self.rounding
+        width = unit.shape[1]
+        summed = width if dtype != torch.float32 else min(width, COLUMNS) + width // COLUMNS + 1
+        self.error = 1.02 * summed * STEP + 3.1 * self.rounding
 
     def __call__(
         self,
         block: Array,
         norms: Floats,
         own: tuple[Ints, Floats] | None = None,
+        products: torch.Tensor | None = None,
     ) -> tuple[Ints, Floats]:
         """The nearest centroid of each of some rows.
 
@@ -56,13 +62,14 @@ class Nearest:
             norms: float32 [b], of the rows.
             own: for rows that have a centroid beside these, its number int64 [b] and about its
                 inner product float32 [b].
+            products: what `products` gives for the block, if it was asked already.
 
         Returns:
             Numbers int64 [b], and about the inner products float32 [b].
         """
         rows = torch.from_numpy(block).to(self.device)
         error = self.error * torch.from_numpy(norms).to(self.device)
-        products = rows.to(self.dtype) @ self.near.T  # [b, k]
+        products = self.products(rows) if products is None else products  # [b, k]
         best = products.amax(1).float()
         least = best
         if own is not None:
@@ -91,6 +98,16 @@ class Nearest:
             first = order[np.flatnonzero(np.diff(row[order], prepend=-1))]
             labels[row[first]], scores[row[first]] = number[first], about[first]
         return labels, scores
+
+    def products(self, rows: torch.Tensor) -> torch.Tensor:
+        """Fast inner products of rows [b, d] with the centroids, [b, k]."""
+        if self.dtype != torch.float32:
+            return rows.to(self.dtype) @ self.near.T
+        total = torch.zeros(len(rows), len(self.near), device=self.device)
+        for start in range(0, rows.shape[1], COLUMNS):
+            columns = slice(start, start + COLUMNS)
+            total.addmm_(rows[:, columns].float(), self.near[:, columns].T)
+        return total
 
     def _exact(self, rows: torch.Tensor, pair_rows: Ints, numbers: Ints) -> Floats:
         """Inner products of pairs, float64."""
