@@ -1,9 +1,8 @@
 """How fast a selection is, how much memory it takes, and how far both are from the limit.
 
 `picks` compares with the authors' formula written out, `growth` follows the size of the data,
-`agreement` compares the ways to cluster, `rounds` with a plain Lloyd, `digests` tells selections
-apart. Each part prints its
-table in Markdown.
+`agreement` compares the ways to cluster, `rounds` compares exact clustering with a plain Lloyd,
+`digests` tells selections apart. Each part prints its table in Markdown.
 """
 
 import json
