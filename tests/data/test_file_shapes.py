@@ -165,6 +165,7 @@ def test_absolute_paths_may_lie_anywhere_in_the_root(tmp_path):
         ("data:image/png;base64," + "QUJD" * 9, "holds base64 data; images must be files"),
         ("QUJD" * 9000, "holds base64 data; images must be files"),
         ("a.png " * 9000, "is a path of 54,000 characters"),
+        ("https://x.org/a.png", r"is at 'https://x\.org/a\.png'; images must be on disk"),
     ],
 )
 def test_what_is_no_path_gets_a_short_line(tmp_path, image, said):

@@ -153,3 +153,18 @@ def test_a_system_text_beside_the_conversation_is_read(tmp_path):
     assert len(read(LlavaJson, tmp_path, own | {"system": "Be brief."}).turns) == 3
     with pytest.raises(DataError, match="another text than the system turn"):
         read(LlavaJson, tmp_path, own | {"system": "Be long."})
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": "x", "video": "a.mp4"},
+        {"video": "a.mp4"},
+        {"type": "input_audio", "input_audio": {"data": "QUJD"}},
+        {"type": "video_url", "video_url": {"url": "a.mp4"}},
+    ],
+)
+def test_parts_with_other_media_are_named(tmp_path, part):
+    chat = [{"role": "user", "content": [part]}, CHAT[1]]
+    with pytest.raises(DataError, match=r"a part (holds|is of type) '"):
+        read(ChatDataset, tmp_path, {"messages": chat})

@@ -174,7 +174,7 @@ class ChatDataset(Reader):
             elif conversation[0].get("from") is not None:
                 who, what = CONVERSATIONS["conversations"]
         if not conversation:
-            raise Unusable(MALFORMED, f"no {field!r}{other_reader(item)}")
+            raise Unusable(MALFORMED, f"no {field!r}{other_reader(item, 'ChatDataset')}")
         turns = turns_of(conversation, field, who, what, images.text)
         turns = with_system(turns, item.get("system"))
         paths = (*images.unshown(), *images.shown)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from coincide_pl.data.readers.unread import refuse_unread_turn
@@ -105,14 +106,19 @@ def trainable(record: Record) -> tuple[Record, list[str]]:
     return record, done
 
 
-def other_reader(item: Item) -> str:
-    """Which reader an item may be meant for, to end a sentence with; nothing where none is."""
+def other_reader(item: Item, own: str) -> str:
+    """Which reader an item may be meant for, to end a sentence with; nothing where none is.
+
+    Args:
+        item: as it stands in the file.
+        own: the reader that can't read it.
+    """
     for key, reader in (
         ("conversations", "LlavaJson"),
         ("messages", "ChatDataset"),
         ("question_id", "QuestionFile"),
     ):
-        if item.get(key):
+        if item.get(key) and reader != own:
             return f", but {key!r}: {reader} reads that"
     return ""
 
@@ -224,15 +230,23 @@ def inside(image: str, root: Path) -> str:
         raise Unusable(MALFORMED, "'image' holds base64 data; images must be files")
     if len(image) > LONGEST_PATH:
         raise Unusable(MALFORMED, f"'image' is a path of {len(image):,} characters")
-    image = image.replace("\\", "/")
+    image = image.removeprefix("file://").replace("\\", "/")
+    if "://" in image and re.match(r"\w+://", image):
+        raise Unusable(MALFORMED, f"'image' is at {image[:80]!r}; images must be on disk")
     if image.startswith("/"):
-        front = os.path.join(root.absolute(), "")
-        if not image.startswith(front):
+        front = next((front for front in _fronts(root) if image.startswith(front)), None)
+        if front is None:
             raise Unusable(MALFORMED, f"'image' {image[:200]!r} leads outside the image folder")
         image = image[len(front) :]
     if "\0" in image or (".." in image and ".." in image.split("/")):
         raise Unusable(MALFORMED, f"'image' {image[:200]!r} leads outside the image folder")
     return image
+
+
+@lru_cache(maxsize=64)
+def _fronts(root: Path) -> tuple[str, str]:
+    """How absolute paths into a folder begin: by its own path, or by where links lead."""
+    return os.path.join(root.absolute(), ""), os.path.join(root.resolve(), "")
 
 
 def source_of(item: Item, images: tuple[str, ...], field: str | None) -> str:

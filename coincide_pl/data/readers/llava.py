@@ -90,7 +90,7 @@ class LlavaJson(Reader):
         paths = tuple([inside(image, self.image_root) for image in images_of(item)])
         conversations = item.get("conversations")
         if not conversations:
-            raise Unusable(MALFORMED, f"no 'conversations'{other_reader(item)}")
+            raise Unusable(MALFORMED, f"no 'conversations'{other_reader(item, 'LlavaJson')}")
         turns = turns_of(conversations, "conversations", "from", "value")
         turns = with_system(turns, item.get("system"))
         return Record(identity, paths, turns, source_of(item, paths, self.source_field), number)
@@ -110,7 +110,7 @@ class LlavaJson(Reader):
 def unpacked(items: Iterable[object]) -> Iterator[object]:
     """Items, those of lists one by one: Qwen-VL packs samples that are trained on at once."""
     for item in items:
-        if isinstance(item, list):
+        if isinstance(item, list) and item:
             yield from item
         else:
             yield item

@@ -91,9 +91,9 @@ class QuestionFile(Reader):
             raise Unusable(MALFORMED, f"is a {type(item).__name__}, not an object")
         identity = identity_of(item, self.id_field, number)
         refuse_unread(item, IMAGES)
-        text = item.get("text", item.get("question"))
+        text = item.get("question") if item.get("text") is None else item["text"]
         if not isinstance(text, str):
-            raise Unusable(MALFORMED, f"'text' must be text{other_reader(item)}")
+            raise Unusable(MALFORMED, f"'text' must be text{other_reader(item, 'QuestionFile')}")
         truth = self._truths.of(identity, text) if self._truths else None
         truth = answer_of(item) if truth is None else truth
         if truth is None:

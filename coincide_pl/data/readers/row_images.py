@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from coincide_pl.data.readers.conversation import MALFORMED, Item
+from coincide_pl.data.readers.unread import OTHER_KEY, UNREAD
 from coincide_pl.data.record import IMAGE_MARK, Role, Unusable
 
 CONVERSATIONS = {"messages": ("role", "content"), "conversations": ("from", "value")}
@@ -74,6 +75,8 @@ class RowImages:
     def _part(self, part: object, role: Role) -> tuple[str, str]:
         if not isinstance(part, dict):
             raise Unusable(MALFORMED, "a part of a message must be an object")
+        if media := next((key for key in part if OTHER_KEY.fullmatch(key) and part[key]), None):
+            raise Unusable(UNREAD, f"a part holds {media!r}, which is not read")
         own = _own(part)
         kind = part.get("type") or ("image" if own is not None else "text")
         if kind == "text":
