@@ -36,6 +36,7 @@ from coincide_pl.reporting.tracking.callback import (
     finish,
     go_offline_if_needed,
     log_costs,
+    resumed,
     without_deprecated,
 )
 from coincide_pl.selection import *  # noqa: F403  (selectors can be named by their class alone)
@@ -162,6 +163,9 @@ class Command(LightningCLI):
                     root.mkdir(parents=True, exist_ok=True)
                 logger.init_args.name = logger.init_args.name or f"{root.name} {self.verb}"
                 logger.init_args.group = logger.init_args.get("group") or root.parent.name
+                if self.verb == "fit" and config.get("ckpt_path"):
+                    for name, value in resumed(root, logger.init_args.get("id")).items():
+                        logger.init_args[name] = value
                 go_offline_if_needed()
         if self.verb == "select":
             config.model = None

@@ -30,6 +30,8 @@ from coincide_pl.reporting.tracking.offline import OUTCOMES
 
 PACKAGES = ("coincide-pl", "lightning", "torch", "transformers", "faiss-cpu", "faiss-gpu", "peft")
 """Packages whose versions are logged."""
+RUN_ID = ".wandb_id"
+"""File in a run's directory with the id of its fit's run of W&B."""
 
 
 class LogToWandb(lightning.Callback):
@@ -87,6 +89,14 @@ class LogToWandb(lightning.Callback):
         made_from["model"] = str(pl_module.fingerprint)
         noted = {"fingerprints": made_from, "selection": selection.description}
         run.config.update(noted, allow_val_change=True)
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Notes which run of W&B this is, for a later start that goes on."""
+        logger = wandb_logger(trainer)
+        if logger is not None:
+            write_text(Path(trainer.default_root_dir) / RUN_ID, [str(logger.experiment.id)])
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Logs the fingerprint of the model that the fit has left, for its tests to be found."""
@@ -156,6 +166,24 @@ def wandb_logger(trainer: lightning.Trainer) -> WandbLogger | None:
     if not trainer.is_global_zero or run_directory(trainer) is None:
         return None
     return next((log for log in trainer.loggers if isinstance(log, WandbLogger)), None)
+
+
+def resumed(root: Path, given: str | None) -> dict[str, str]:
+    """Options of a W&B logger with which a fit that goes on from a checkpoint goes on in its run.
+
+    Args:
+        root: directory of the run.
+        given: id of a run of W&B that the config names.
+
+    Returns:
+        `id` and `resume`; nothing where the config or W&B's agent names a run, or none is noted, or
+        the fit has no checkpoint to go on from.
+    """
+    noted = root / RUN_ID
+    if given or "WANDB_RUN_ID" in os.environ or not noted.is_file():
+        return {}
+    name = noted.read_text(errors="replace").strip()
+    return {"id": name, "resume": "allow"} if name and any(root.rglob("*.ckpt")) else {}
 
 
 def finish(loggers: list[Logger], status: int) -> None:

@@ -15,6 +15,7 @@ from coincide_pl.reporting.compare import load
 from coincide_pl.reporting.rows import compared
 from coincide_pl.reporting.tracking import log_file as log_file_module
 from coincide_pl.reporting.tracking import offline
+from coincide_pl.reporting.tracking.callback import resumed
 from coincide_pl.reporting.tracking.log_file import BLOCK, HEAD, entries, read_log
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -296,3 +297,19 @@ def test_values_that_are_not_ours(copied, monkeypatch):
         assert len(found) == 3
         assert len(left_out) == 1
         assert str(path) in left_out[0]
+
+
+def test_a_fit_that_goes_on_is_one_run(made, monkeypatch, tmp_path):
+    """Of W&B: a fit notes its run, and a start that goes on from a checkpoint goes on in it."""
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    place = tmp_path / "run"
+    place.mkdir()
+    shutil.copy(made[0][0] / ".wandb_id", place)
+    assert resumed(place, None) == {}  # there is no checkpoint to go on from
+    (place / "checkpoints").mkdir()
+    (place / "checkpoints/last.ckpt").touch()
+    (fitted,) = made[0][0].glob(f"wandb/offline-run-*-{(place / '.wandb_id').read_text()}")
+    assert resumed(place, None) == {"id": fitted.name.rpartition("-")[2], "resume": "allow"}
+    assert resumed(place, "given") == {}
+    monkeypatch.setenv("WANDB_RUN_ID", "of-the-agent")
+    assert resumed(place, None) == {}
