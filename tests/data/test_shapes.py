@@ -66,6 +66,21 @@ def test_llavas_form(formats, tmp_path, name):
     assert [(r.images, r.turns) for r in back] == [(r.images, r.turns) for r in records][::-1]
 
 
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+@pytest.mark.parametrize("name", ["llava.json", "internvl.jsonl"])
+def test_compressed_files(formats, packed, name):
+    path = formats / f"{name}{packed}"
+    with pa.output_stream(path, compression="gzip" if packed == ".gz" else "zstd") as file:
+        file.write((formats / name).read_bytes().replace(b"\n", b"\r\n"))
+    assert [*json_items(path)] == [*json_items(formats / name)]
+    reader = LlavaJson(str(path), str(formats / "images") if "internvl" in name else None)
+    reader.write_subset([1, 0], formats / "back.jsonl")
+    assert [*json_items(formats / "back.jsonl")] == [*json_items(path)][1::-1]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="can't be read"):
+        list(json_items(path))
+
+
 CHAT = {
     "mllm_demo.json": [
         ("user", "<image>Who are they?"),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from coincide_pl.data.image_states import images_digest
 from coincide_pl.data.images import open_image, unusable_images
-from coincide_pl.data.readers import ChatDataset, ShardDataset
+from coincide_pl.data.readers import ChatDataset, Mix, ShardDataset
 from coincide_pl.data.shards.packed import Packed
 from coincide_pl.data.shards.tar import Bytes, members
 from coincide_pl.errors import DataError
@@ -165,6 +165,10 @@ def test_energon(shards, tmp_path):
     assert [record.id for record in train] == [f"s{n:03}" for n in range(8) if n != 1]
     val = ShardDataset(str(shards), "val").records(tmp_path / "cache")
     assert [record.id for record in val] == [f"s{n:03}" for n in range(8, 12)]
+    split = shards / ".nv-meta" / "split.yaml"
+    split.write_text(split.read_text().replace("/s001", "/s002"))
+    again = ShardDataset(str(shards)).records(tmp_path / "cache")
+    assert [record.id for record in again] == [f"s{n:03}" for n in range(8) if n != 2]
     with pytest.raises(DataError, match=r"split\.yaml: tells no split 'test'"):
         ShardDataset(str(shards), "test")
 
@@ -272,6 +276,19 @@ def server(shards):
 def test_a_server(server, tmp_path):
     records = ShardDataset(f"{server}/part-001.tar").records(tmp_path / "cache")
     assert reds(records) == EXPECTED[4:8]
+
+
+def test_shards_in_a_mix(memory, shards, tmp_path):
+    """Beside each other: tar shards here and at a URL, each under its name."""
+    listing = [
+        {"name": "here", "dataset_path": str(shards)},
+        {"name": "there", "dataset_path": memory},
+    ]
+    (tmp_path / "mix.json").write_text(json.dumps(listing))
+    records = Mix(str(tmp_path / "mix.json")).records(tmp_path / "cache")
+    assert records.sources == ["here"] * 12 + ["there"] * 12
+    assert reds(records) == EXPECTED * 2
+    assert images_digest(records, content=True)
 
 
 def test_what_is_wrong_with_a_shard_is_named(shards, tmp_path):

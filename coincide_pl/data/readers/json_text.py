@@ -7,8 +7,11 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
+
+import pyarrow as pa
 
 from coincide_pl.errors import DataError
 from coincide_pl.files import reason
@@ -78,9 +81,11 @@ def json_items(path: Path) -> Iterator[object]:
 
 
 def opened(path: Path) -> TextIO:
-    """A file of text, decompressed where its name ends in `.gz`."""
+    """A file of text, decompressed where its name ends in `.gz` or `.zst`."""
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig")
+    if path.suffix == ".zst":
+        return TextIOWrapper(pa.input_stream(str(path), compression="zstd"), encoding="utf-8-sig")
     return path.open(encoding="utf-8-sig")
 
 

@@ -19,8 +19,10 @@ from coincide_pl.data.readers.chat import ChatDataset
 from coincide_pl.data.readers.listings import PICTURES, Entry, Listing, read_listing
 from coincide_pl.data.readers.llava import LlavaJson
 from coincide_pl.data.readers.reader import OnError, Reader
+from coincide_pl.data.readers.shards import ShardDataset
 from coincide_pl.data.readers.tables import json_kind
 from coincide_pl.data.record import Record
+from coincide_pl.data.shards.places import is_url
 from coincide_pl.errors import CoincideError, DataError, FileError
 from coincide_pl.files import reason, write_text
 
@@ -206,6 +208,11 @@ class Mix(Reader):
         media = self._located(self.image_folder) if self.image_folder else self.path.parent
         folder = str(self._located(entry.image_folder) if entry.image_folder else media)
         try:
+            if is_url(entry.path) or _is_of_tars(path):
+                place = entry.path if is_url(entry.path) else str(path)
+                return ShardDataset(
+                    place, entry.split, self.source_field, columns=entry.columns, tags=entry.tags
+                )
             if self.listing.kind in ("LLaMA-Factory", "ms-swift") or not json_kind(path):
                 return ChatDataset(
                     str(path),
@@ -249,8 +256,15 @@ def _file_names(entries: list[Entry]) -> list[str]:
     return names
 
 
+def _is_of_tars(path: Path) -> bool:
+    """Whether a data set is a tar shard, or a folder of some."""
+    return path.suffix == ".tar" or (path.is_dir() and any(path.rglob("*.tar")))
+
+
 def _suffix(reader: Reader) -> str:
     """How the name of a file in a reader's format ends; nothing for a folder of Arrow files."""
+    if isinstance(reader, ShardDataset):
+        return ".json"
     file = reader.files()[0]
     suffix = json_kind(file) or file.suffix
     return "" if suffix == ".arrow" else suffix

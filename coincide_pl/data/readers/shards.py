@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from pyarrow.types import is_large_list, is_list
 
 from coincide_pl.data.readers.chat import SOURCES, ChatDataset
@@ -22,6 +21,7 @@ from coincide_pl.data.readers.row_images import IMAGES
 from coincide_pl.data.readers.shapes import check_names
 from coincide_pl.data.readers.tables import split_of, write_rows
 from coincide_pl.data.record import Record, Unusable
+from coincide_pl.data.shards.lists import SUFFIXES, energon_split, shards_in, shards_of
 from coincide_pl.data.shards.packed import Packed
 from coincide_pl.data.shards.places import (
     LISTING,
@@ -30,18 +30,11 @@ from coincide_pl.data.shards.places import (
     list_url,
     note_listing,
 )
-from coincide_pl.data.shards.tar import Sample, parsed, read_index, write_index
+from coincide_pl.data.shards.samples import TarItem, item_of
+from coincide_pl.data.shards.tar import read_index, write_index
 from coincide_pl.errors import DataError
 from coincide_pl.files import reason, write_text
 
-SUFFIXES = (".tar", ".parquet")
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "img", "image")
-"""How the name of a member ends that is an image."""
-OTHERS = {
-    **dict.fromkeys(("mp4", "avi", "webm", "mkv", "mov"), "videos"),
-    **dict.fromkeys(("wav", "mp3", "flac", "ogg", "m4a"), "audios"),
-}
-"""How the names of members end that nobody reads, and what they are."""
 INDEX_FORMAT = 1
 """Raised when indices would be made or kept otherwise."""
 
@@ -98,20 +91,22 @@ class ShardDataset(ChatDataset):
         self._cache: Path | None = None
         self._shards: list[str] = []
         self._base = ""
-        if self.url is None:
+        if self.url is not None:
+            self.image_root = Path("~/.cache/coincide_pl").expanduser()  # until there is another
+        else:
             if not self.path.exists():
                 raise DataError(f"{path}: no such file or folder")
             self.image_root = self.path if self.path.is_dir() else self.path.parent
             self._base = str(self.image_root)
-            found = [self.path] if self.path.is_file() else _sorted(self.path)
+            found = [self.path] if self.path.is_file() else shards_in(self.path)
             self._take([str(file.relative_to(self.image_root)) for file in found])
 
     def _take(self, names: list[str]) -> None:
         """Keeps the shards of the split."""
         where = self.url or str(self.path)
-        text = None if where.endswith(SUFFIXES) else _energon(self._base)
+        text = None if where.endswith(SUFFIXES) else energon_split(self._base)
         if text is not None:
-            names, self._excluded = _parts(where, text, self.split, names)
+            names, self._excluded = shards_of(where, text, self.split, names)
         else:
             splits = [split_of(Path(name)) for name in names]
             if self.split in splits:
@@ -130,8 +125,9 @@ class ShardDataset(ChatDataset):
         return [self.image_root / name for name in self._shards]
 
     def options(self) -> dict[str, object]:
-        """Split, and names of columns and tags."""
-        return {**super().options(), "split": self.split, "url": self.url}
+        """Split, what is excluded, and names of columns and tags."""
+        kept = {"split": self.split, "url": self.url, "excluded": sorted(self._excluded)}
+        return {**super().options(), **kept}
 
     def images_in(self, cache: Path) -> Path:
         """The folder of the shards; of those at a URL, a folder of the cache that stands for it."""
@@ -142,7 +138,8 @@ class ShardDataset(ChatDataset):
             if self._base.endswith(SUFFIXES):
                 self._base = self._base.rpartition("/")[0]
             self._take([*shards])
-            digest = hashlib.blake2b(self._base.encode(), digest_size=8).hexdigest()
+            text = f"{self._base} {self.split}"
+            digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
             self.image_root = self._cache / digest
             note_listing(self.image_root, self._base, {name: shards[name] for name in self._shards})
         return self.image_root
@@ -244,7 +241,7 @@ class ShardDataset(ChatDataset):
     def _samples(self, shard: str, index: Path) -> Iterator[Item]:
         for sample in read_index(index):
             if f"{shard}/{sample.key}" not in self._excluded:
-                yield _item(shard, sample)
+                yield item_of(shard, sample)
 
     def _rows(self, shard: str, place: str) -> Iterator[Item]:
         """The rows of a Parquet shard, with the names of their images in place of these."""
@@ -280,104 +277,5 @@ class ShardDataset(ChatDataset):
         return folder or ("image" if images else "text")
 
 
-class TarItem(dict[str, object]):
-    """A sample of a tar as an item, with its key, and what is wrong with it."""
-
-    key = ""
-    fault = ""
-
-
-def _item(shard: str, sample: Sample) -> TarItem:
-    """A sample of a tar as a row of the chat format."""
-    item = TarItem()
-    try:
-        content = None if sample.text is None else parsed(sample.text)
-    except ValueError:
-        item.fault = "its .json is not JSON"
-        content = {}
-    if isinstance(content, dict):
-        item.update(content)
-    elif isinstance(content, list):
-        item["conversations"] = content
-    else:
-        endings = ", ".join(name.partition(".")[2] for name in sample.names) or "none"
-        item.fault = f"has no .json with a conversation; its other members are {endings}"
-    item.key = sample.key
-    item.setdefault("id", sample.key)
-    pictures: dict[str, str] = {}
-    for name, offset, size in zip(sample.names, sample.offsets, sample.sizes, strict=True):
-        ending = name.rpartition(".")[2].lower()
-        if ending in PICTURES or ending.rstrip("0123456789") in PICTURES:
-            pictures[name] = str(Packed(shard, name, offset, size))
-        elif ending in OTHERS:
-            item[OTHERS[ending]] = [name]
-    asked = next((item[name] for name in IMAGES if item.get(name)), None)
-    for name in IMAGES:
-        item.pop(name, None)
-    item["images"] = _ordered(pictures, asked if isinstance(asked, list) else [asked])
-    return item
-
-
-def _ordered(pictures: dict[str, str], asked: list[object]) -> list[str]:
-    """A sample's images in the order in which its JSON names them; else in that of the tar."""
-    known: dict[str, str] = {}
-    for name, packed in pictures.items():
-        last = name.rpartition("/")[2]
-        for form in (name, last, last.partition(".")[2]):
-            known.setdefault(form, packed)
-    found = [
-        known.get(name) or known.get(name.rpartition("/")[2])
-        for name in asked
-        if isinstance(name, str)
-    ]
-    named = [packed for packed in found if packed is not None]
-    return named if named and len(named) == len(asked) else list(pictures.values())
-
-
 def _is_nested(kind: pa.DataType) -> bool:
     return bool(is_list(kind) or is_large_list(kind))
-
-
-def _sorted(folder: Path) -> list[Path]:
-    """The shards in a folder: its tar files, or else its Parquet files."""
-    for suffix in SUFFIXES:
-        if found := sorted(folder.rglob(f"*{suffix}")):
-            return found
-    return []
-
-
-def _energon(base: str) -> str | None:
-    """Energon's split.yaml, where there is one."""
-    place = f"{base}/.nv-meta/split.yaml"
-    try:
-        if is_url(place):
-            system, path = file_system(place)
-            return system.cat_file(path).decode() if system.exists(path) else None
-        return Path(place).read_text()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _expanded(pattern: str) -> list[str]:
-    """The names that a pattern such as `shard_{000..009}.tar` stands for."""
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if not found:
-        return [pattern]
-    numbers = range(int(found[1]), int(found[2]) + 1)
-    width = len(found[1])
-    names = [f"{pattern[: found.start()]}{n:0{width}}{pattern[found.end() :]}" for n in numbers]
-    return [name for one in names for name in _expanded(one)]
-
-
-def _parts(where: str, text: str, split: str, names: list[str]) -> tuple[list[str], set[str]]:
-    """The shards of a split, and samples that are excluded, as Energon's split.yaml tells them."""
-    try:
-        content = yaml.safe_load(text)
-        excluded = set(content.get("exclude") or [])
-        parts = [name for part in content["split_parts"][split] for name in _expanded(part)]
-        chosen = [name for name in parts if name not in excluded]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise DataError(f"{where}/.nv-meta/split.yaml: tells no split {split!r}") from error
-    if missing := sorted(set(chosen) - set(names)):
-        raise DataError(f"{where}: {missing[0]} of its split.yaml is not there")
-    return chosen, excluded

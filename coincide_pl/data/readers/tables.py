@@ -28,6 +28,8 @@ SPLITS = {
 }
 """Words in the name of a file or folder that tell its split."""
 SUFFIXES = (".parquet", ".arrow", ".jsonl", ".ndjson", ".json")
+PACKED = (".gz", ".zst")
+"""How the names of compressed JSON files end."""
 ROWS_PER_BATCH = 128
 ABOUT = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 """Files that tell of data and hold none."""
@@ -59,7 +61,7 @@ def find_files(path: Path, split: str) -> list[Path]:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path / 'state.json'}: names no data files") from error
     for suffix in SUFFIXES:
-        found = (*path.rglob(f"*{suffix}"), *path.rglob(f"*{suffix}.gz"))
+        found = [file for packed in ("", *PACKED) for file in path.rglob(f"*{suffix}{packed}")]
         inside = sorted(file.relative_to(path) for file in found)
         seen = [f for f in inside if f.name not in ABOUT and not any(p[0] == "." for p in f.parts)]
         if not seen:
@@ -81,7 +83,7 @@ def find_files(path: Path, split: str) -> list[Path]:
 
 def json_kind(file: Path) -> str | None:
     """`.json`, `.jsonl` or `.ndjson` by the name of a file, compressed or not; None for others."""
-    suffix = Path(file.name.removesuffix(".gz")).suffix
+    suffix = Path(file.stem if file.suffix in PACKED else file.name).suffix
     return suffix if suffix in (".json", ".jsonl", ".ndjson") else None
 
 

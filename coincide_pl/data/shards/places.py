@@ -119,5 +119,5 @@ def note_listing(folder: Path, url: str, shards: dict[str, list[object]]) -> Non
     file = folder / LISTING
     if not file.is_file() or file.read_text() != text:
         write_text(file, [text])
-        base_of.cache_clear()
-        listed_states.cache_clear()
+    base_of.cache_clear()
+    listed_states.cache_clear()
