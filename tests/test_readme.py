@@ -116,6 +116,8 @@ def follow(readme, shell, names):
         print(f"{readme}, line {block.line}")  # pytest shows it where a test fails
         if block.mark.startswith("file: "):
             Path(block.mark.removeprefix("file: ")).write_text(block.text)
+        elif block.language == "python" and block.mark.startswith(NOT_RUN):
+            compile(block.text, str(readme), "exec")
         elif block.language == "inline" or block.mark.startswith(NOT_RUN):
             for line in block.lines:
                 shell.parse(line)
