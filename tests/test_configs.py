@@ -1,5 +1,7 @@
 """Lost if these fail: blocks of configs/ combine in any order, from any folder, under options."""
 
+import subprocess
+import sys
 from itertools import combinations, permutations
 from pathlib import Path
 
@@ -148,3 +150,10 @@ def test_configs_are_listed_and_printed(command, tmp_path, monkeypatch):
     status, _, said = command("configs", "selectors/coincid")
     assert status == 1
     assert "did you mean selectors/coincide" in said
+
+
+def test_a_list_may_be_cut_short(tmp_path):
+    words = [sys.executable, "-m", "coincide_pl", "configs"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        listing.stdout.close()  # as `head` does
+        assert listing.stderr.read() == b""

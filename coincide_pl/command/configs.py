@@ -30,7 +30,7 @@ def configs(block: str | None = None) -> None:
     names = blocks()
     width = max(map(len, names))
     for name in names:
-        print(f"{name:{width}}  {about(name)}")
+        print(f"{name:{width}}  {about(name)}", flush=True)
 
 
 def shipped() -> Path:

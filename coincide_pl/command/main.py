@@ -43,6 +43,9 @@ def main(args: list[str] | None = None) -> None:
             if first:
                 sys.stderr.write(f"interrupted: {interruption.advice}\n")
             sys.exit(128 + (interruption.asked or signal.SIGINT))
+        except BrokenPipeError:  # who reads the output, such as `head`, has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
         except CoincideError as error:
             if first or not error.shared:
                 sys.stderr.write(f"error: {printable(line_of(error))}\n")
