@@ -19,9 +19,11 @@ from PIL import Image
 from coincide_pl.data.image_states import images_digest
 from coincide_pl.data.images import open_image, unusable_images
 from coincide_pl.data.readers import ChatDataset, Mix, ShardDataset
+from coincide_pl.data.readers.conversation import llava_item
 from coincide_pl.data.shards.packed import Packed
 from coincide_pl.data.shards.tar import Bytes, members
 from coincide_pl.errors import DataError
+from coincide_pl.signals import load_signals
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 TALK = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "that"}]
@@ -343,3 +345,40 @@ def test_a_folder_without_shards(tmp_path):
         ShardDataset(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="nosuch://x: can't be opened"):
         ShardDataset("nosuch://x").records(tmp_path / "cache")
+
+
+def test_signals_and_training_are_those_of_the_unpacked_data(shards, tmp_path, tiny, command):
+    """The same rows, in the same batches, from shards and from files: the same numbers."""
+    items = []
+    for record in ShardDataset(str(shards)).records(tmp_path / "cache"):
+        for image in record.images:
+            packed = Packed.of(image)
+            target = tmp_path / "unpacked" / packed.member
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(packed.read(shards))
+        item = llava_item(record)
+        item |= {"image": [Packed.of(image).member for image in record.images]}
+        items.append(item)
+    (tmp_path / "unpacked" / "data.json").write_text(json.dumps(items))
+    found = []
+    for kind, place in (("ShardDataset", shards), ("LlavaJson", tmp_path / "unpacked/data.json")):
+        data = (f"--data.train={kind}", f"--data.train.path={place}", "--data.batch_size=5")
+        data += (f"--data.cache_dir={tmp_path}/cache", "--trainer.accelerator=cpu")
+        status, _, said = command(
+            *("predict", "--model=ReferenceModule", f"--model.pretrained={tiny}", *data),
+            *("--model.signals=[last_token]", f"--data.signals={tmp_path}/{kind}"),
+            f"--trainer.default_root_dir={tmp_path}/{kind}-run",
+        )
+        assert status == 0, said
+        found.append(load_signals(tmp_path / kind)["last_token"])
+        status, _, said = command(
+            *("fit", "--model=TargetModule", f"--model.pretrained={tiny}", *data),
+            *("--data.num_workers=1", "--trainer.max_epochs=1", "--trainer.logger=false"),
+            f"--trainer.default_root_dir={tmp_path}/{kind}-fit",
+        )
+        assert status == 0, said
+    assert np.array_equal(*found)
+    models = [
+        (tmp_path / f"{k}-fit/model/model.safetensors") for k in ("ShardDataset", "LlavaJson")
+    ]
+    assert models[0].read_bytes() == models[1].read_bytes()
