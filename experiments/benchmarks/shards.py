@@ -107,7 +107,7 @@ def peak() -> float:
 
 
 def private() -> float:
-    """Memory that this process has for itself, in MiB."""
+    """Memory that this process alone uses, mapped pages of the records included, in MiB."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
 
@@ -160,7 +160,7 @@ def shards(
             one.join()
         print(f"random reads (1/s), {workers} workers: {found[:, 0].sum():,.0f}")
         print(f"random reads and decoded (1/s), {workers} workers: {found[:, 1].sum():,.0f}")
-        print(f"memory of its own that a worker gained (MiB): {found[:, 2].max():,.1f}")
+        print(f"used by a worker alone, mapped records included (MiB): {found[:, 2].max():,.1f}")
     finally:
         shutil.rmtree(place)
 
