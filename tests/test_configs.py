@@ -157,3 +157,26 @@ def test_a_list_may_be_cut_short(tmp_path):
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
         listing.stdout.close()  # as `head` does
         assert listing.stderr.read() == b""
+
+
+def test_a_run_can_be_found_by_its_options(command, tiny, llava, tmp_path):
+    status, _, said = command(
+        *(
+            "fit",
+            "--config",
+            "models/target",
+            "--config",
+            "selectors/random",
+            "--config=data/llava",
+        ),
+        *(f"--model.pretrained={tiny}", f"--data.train.path={llava}", "--data.num_workers=0"),
+        *(f"--data.cache_dir={tmp_path}/cache", f"--trainer.default_root_dir={tmp_path}/run"),
+        *("--trainer.max_steps=1", "--trainer.accelerator=cpu", "--data.fraction=0.5"),
+        *("--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}/log"),
+    )
+    assert status == 0, said
+    (written,) = tmp_path.glob("log/**/hparams.yaml")
+    logged = yaml.safe_load(written.read_text())
+    assert logged["data.fraction"] == 0.5
+    assert logged["data.selector"].endswith("Random")
+    assert logged["model.optimizer.lr"] == 2e-5

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 import coincide_pl.data.readers  # noqa: F401  (readers can be named by their class alone)
 from coincide_pl.callbacks import ProgressLines, WarnTruncated
+from coincide_pl.command.configs import options
 from coincide_pl.command.launcher import GO_ON, Launcher, end_with_parent
 from coincide_pl.command.mistakes import as_mistake, check_trainer, line
 from coincide_pl.command.parser import Parser
@@ -91,7 +93,9 @@ class SaveConfig(SaveConfigCallback):
         write_text(path, [text])
         for logger in trainer.loggers:
             if isinstance(logger, Logger):
-                logger.log_hyperparams({f"{path.stem}_config": text})
+                whole = isinstance(logger, WandbLogger)  # compare reads it there
+                named = {f"{path.stem}_config": text} if whole else options(yaml.safe_load(text))
+                logger.log_hyperparams(named)
 
 
 class Command(LightningCLI):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -101,3 +101,24 @@ def configs_first(words: Sequence[str]) -> list[str]:
         else:
             others.append(word)
     return [*words[:start], *given, *others]
+
+
+def options(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """A config as options of the command line, for loggers that can filter runs by them.
+
+    Args:
+        config: the config, or a part of it.
+        prefix: name of the part, with a dot behind it.
+
+    Returns:
+        Values by dotted names; a class stands under the name of the option that takes it.
+    """
+    found: dict[str, object] = {}
+    for name, value in config.items():
+        if name == "class_path":
+            found[prefix.rstrip(".")] = value
+        elif isinstance(value, Mapping):
+            found |= options(value, prefix if name == "init_args" else f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
