@@ -6,7 +6,7 @@ meets training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,15 +34,13 @@ from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Records
 from coincide_pl.errors import ConfigError, DataError, SelectionError
 from coincide_pl.files import write_text
-from coincide_pl.models.loading import checkpoint_fingerprint
-from coincide_pl.models.recipe import check_same, recipe
+from coincide_pl.models.recipe import check_goes_on, recipe
 from coincide_pl.models.sharding import SHARDED
 from coincide_pl.processes import on_first_process
-from coincide_pl.selection import Pool, Selection, Selector
-from coincide_pl.selection.cache import Cache, NoCache
-from coincide_pl.selection.selector import SignalKind, missing, name_of, target_count
+from coincide_pl.selection import Selection, Selector
+from coincide_pl.selection.pools import SignalSources
+from coincide_pl.selection.selector import target_count
 from coincide_pl.selection.stored import check_given, count_asked, is_as_asked, select_into
-from coincide_pl.signals import Signals, SignalsStore
 
 ImagesBy = Literal["time", "content"]
 READS = {
@@ -226,9 +224,11 @@ class InstructionData(lightning.LightningDataModule):
             on_first_process(lambda: check_given(path, self.records.fingerprint, len(self.records)))
             return Selection.load(path)
         count = count_asked(selector, self.fraction, len(self.records))
-        if not on_first_process(lambda: is_as_asked(path, selector, self._pool(selector), count)):
+        if not on_first_process(
+            lambda: is_as_asked(path, selector, self._sources.pool(selector), count)
+        ):
             device = None if self.trainer is None else self.trainer.strategy.root_device
-            select_into(path, selector, self._pool(selector, device), count)
+            select_into(path, selector, self._sources.pool(selector, device), count)
         return Selection.load(path)
 
     @property
@@ -244,28 +244,12 @@ class InstructionData(lightning.LightningDataModule):
             raise ConfigError("data.selection: name a file; without a trainer there is no run")
         return Path(self.trainer.default_root_dir) / "selection.safetensors"
 
-    def _pool(self, selector: Selector, device: torch.device | None = None) -> Pool:
-        """The records, with the signals that a selector needs and where these come from."""
-        fingerprints = {"data": self.records.fingerprint}
-        if not selector.signals:
-            return Pool(self.records, {}, fingerprints)
-        stores = self._stores(type(selector).__name__, selector.signals)
-        needed = set(map(name_of, selector.signals))
-        used = [store for store in stores if needed & store.kinds]
-        if used:  # a store that has no part in it may come and go
-            fingerprints["signals"] = " + ".join(map(self._noted, used))
-        signals = Signals(used)
-        num_layers = None
-        if "activations" in needed & set(signals):
-            store, name = signals.holder("activations")
-            num_layers = len(store.manifest.signals[name].arguments["layers"])
-        return Pool(
-            self.records,
-            signals,
-            fingerprints,
-            num_layers,
-            Cache(used[0].directory / "selection", {}) if used else NoCache(),
-            str(device) if device is not None and device.type == "cuda" else "cpu",
+    @property
+    def _sources(self) -> SignalSources:
+        """The stores that `signals` names, for these records."""
+        named = [self.signals] if isinstance(self.signals, str) else self.signals or []
+        return SignalSources(
+            named, self.records, self.images_state, self.reference, self.layers, self.signals_read
         )
 
     def images_state(self, by: str | None = None) -> str:
@@ -288,29 +272,7 @@ class InstructionData(lightning.LightningDataModule):
             SelectionError: `data.signals` names no directory that holds it.
             SignalsError: the store there is unfinished, damaged, or of other data.
         """
-        stores = self._stores(reader, (name,))
-        if name not in (signals := Signals(stores)):
-            raise SelectionError(f"data.signals: {missing(reader, (name,))}")
-        self._noted(signals.holder(name)[0])
-        return signals[name]
-
-    def _noted(self, store: SignalsStore) -> str:
-        """A store's fingerprint, kept in `signals_read` for the reports on the run."""
-        self.signals_read[str(store.directory)] = store.fingerprint
-        return store.fingerprint
-
-    def _stores(self, reader: str, needed: Sequence[SignalKind]) -> list[SignalsStore]:
-        """The stores that `data.signals` names, checked."""
-        if not self.signals:
-            raise SelectionError(f"data.signals: {missing(reader, needed)}")
-        directories = [self.signals] if isinstance(self.signals, str) else self.signals
-        stores = [SignalsStore(path, data=self.records.fingerprint) for path in directories]
-        for store in stores:
-            store.check(images=self.images_state)
-            if "activations" in store.kinds or len(stores) == 1:
-                model = checkpoint_fingerprint(self.reference) if self.reference else None
-                store.check(model=model, layers=self.layers)
-        return stores
+        return self._sources.signal(name, reader)
 
     def _encoder(self, stage: str) -> Encoder:
         """Turns conversations into tokens, in the way of the trainer's module."""
@@ -439,18 +401,6 @@ class InstructionData(lightning.LightningDataModule):
         assert self.trainer is not None
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
-        root, now = self.trainer.default_root_dir, self.state_dict()
-        if any(state_dict[name] != now[name] for name in ("data", "selection")):
-            raise SelectionError(
-                f"{root}: its checkpoint was trained on other data or another selection; name "
-                "another trainer.default_root_dir, or delete its checkpoints to start afresh"
-            )
-        kept = state_dict.get("images", self.images)
-        by, _, _ = kept.partition(":")
-        if kept != on_first_process(lambda: self.images_state(by)):
-            raise DataError(
-                f"{root}: images have changed since its fit began; name another "
-                "trainer.default_root_dir, or delete its checkpoints to start afresh. Images that "
-                "were copied, and are the same, need --data.images_by=content from the beginning"
-            )
-        check_same(root, state_dict.get("recipe", {}), now["recipe"])
+        check_goes_on(
+            self.trainer.default_root_dir, state_dict, self.state_dict(), self.images_state
+        )

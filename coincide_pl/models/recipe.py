@@ -7,14 +7,16 @@ rows left out or trained on twice, the weights of one start under the name of an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from coincide_pl.errors import ConfigError
+from coincide_pl.errors import ConfigError, DataError, SelectionError
+from coincide_pl.processes import on_first_process
 
 Recipe = dict[str, str]
 """Options and their values as JSON, such as `{"data.batch_size": "8"}`."""
@@ -44,6 +46,42 @@ def optimizer_options(
         "model.scheduler": type(schedule).__qualname__,
         **{f"model.scheduler.{n}": v for n, v in plain.items() if not n.startswith("_")},
     }
+
+
+def check_goes_on(
+    run: str | Path,
+    kept: Mapping[str, Any],
+    now: Mapping[str, Any],
+    images_state: Callable[[str], str],
+) -> None:
+    """Refuses to go on with a fit of other data or images, or of another plan of batches.
+
+    Args:
+        run: the fit's directory.
+        kept: state of the DataModule in the checkpoint: fingerprints of `data`, `images` and
+            `selection`, and the `recipe`.
+        now: the same of this start.
+        images_state: a digest of the images, by `time` or `content`.
+
+    Raises:
+        SelectionError: the checkpoint was trained on other data or another selection.
+        DataError: images have changed.
+        ConfigError: options that the plan depends on were others.
+    """
+    if any(kept[name] != now[name] for name in ("data", "selection")):
+        raise SelectionError(
+            f"{run}: its checkpoint was trained on other data or another selection; name "
+            "another trainer.default_root_dir, or delete its checkpoints to start afresh"
+        )
+    images = kept.get("images", now["images"])
+    by, _, _ = images.partition(":")
+    if images != on_first_process(lambda: images_state(by)):
+        raise DataError(
+            f"{run}: images have changed since its fit began; name another "
+            "trainer.default_root_dir, or delete its checkpoints to start afresh. Images that "
+            "were copied, and are the same, need --data.images_by=content from the beginning"
+        )
+    check_same(run, kept.get("recipe", {}), now["recipe"])
 
 
 def check_same(run: str | Path, kept: Mapping[str, str], now: Recipe) -> None:
