@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from coincide_pl.errors import ModelError
 from coincide_pl.files import beside
+from coincide_pl.models.hub import cached, check_hub
 from coincide_pl.models.spellings import write_older
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,8 @@ def check_directory(pretrained: str, *files: str) -> None:
         path.exists() or path.is_absolute() or len(path.parts) != 2 or path.parts[0] in (".", "..")
     ):
         raise ModelError(f"{pretrained}: no such checkpoint directory")
+    else:
+        check_hub(pretrained)
 
 
 def resolved(pretrained: str) -> Path:
@@ -101,9 +104,7 @@ def resolved(pretrained: str) -> Path:
     directory = Path(pretrained)
     if directory.is_dir():
         return directory
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(pretrained, local_files_only=True))
+    return cached(pretrained)
 
 
 def checkpoint_fingerprint(pretrained: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +22,7 @@ from coincide_pl.errors import CoincideError
 from coincide_pl.evaluation.inputs import Inputs
 from coincide_pl.evaluation.results import ANSWERS, RESULTS
 from coincide_pl.files import run_directory, write_text
+from coincide_pl.models.hub import reachable
 from coincide_pl.reporting.config import read_config
 from coincide_pl.reporting.costs import costs
 from coincide_pl.reporting.note_inputs import inputs_of
@@ -214,7 +214,7 @@ def go_offline_if_needed() -> None:
         return
     server = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
     host = server.hostname or "api.wandb.ai"
-    if not (os.environ.get("WANDB_API_KEY") or _saved_key(host)) or not _reachable(
+    if not (os.environ.get("WANDB_API_KEY") or _saved_key(host)) or not reachable(
         host, server.port or (443 if server.scheme == "https" else 80)
     ):
         os.environ["WANDB_MODE"] = "offline"
@@ -227,11 +227,3 @@ def _saved_key(host: str) -> bool:
         )
     except (OSError, NetrcParseError, RuntimeError):
         return False
-
-
-def _reachable(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=3).close()
-    except OSError:
-        return False
-    return True
