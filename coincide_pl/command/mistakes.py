@@ -53,14 +53,17 @@ def check_trainer(
         raise ConfigError(
             f"trainer.accumulate_grad_batches: {trainer.accumulate_grad_batches} must be at least 1"
         )
-    if not isinstance(module, TargetModule):
-        return  # who knows what it logs
+    callbacks: list[lightning.Callback] = getattr(trainer, "callbacks", [])
+    ours = ("coincide_pl.", "lightning.")
+    if not isinstance(module, TargetModule) or not all(
+        type(one).__module__.startswith(ours) for one in (module, *callbacks)
+    ):
+        return  # who knows what a user's own class logs
     parts = ("train", "val") if validates else ("train",)
     known = [f"{part}/{name}" for part in parts for name in ("loss", "token_accuracy")]
-    callbacks: list[lightning.Callback] = getattr(trainer, "callbacks", [])
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
-        if isinstance(monitor, str) and monitor not in known:
+        if isinstance(monitor, str) and monitor not in (*known, "epoch", "step"):
             raise ConfigError(
                 f"trainer.callbacks: {type(callback).__name__} monitors {monitor!r}, but this fit "
                 f"logs {', '.join(known)}{'' if validates else ' (and val/loss with data.val)'}"

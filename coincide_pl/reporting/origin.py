@@ -187,10 +187,13 @@ def reader_class(name: str, path: Path, imports: bool) -> type[Reader]:
         loaded = {f"{one.__module__}.{one.__qualname__}": one for one in _below(Reader)}
         found = loaded.get(name)
     if not (isinstance(found, type) and issubclass(found, Reader)):
-        raise ConfigError(
-            f"{path}: data.train: {name} is not a reader of this package; to import it, name the "
-            f"config yourself: --run_config={path}"
+        what = (
+            "is no subclass of coincide_pl.data.readers.Reader"
+            if imports
+            else f"is not a reader of this package; to import it, name the config yourself: "
+            f"--run_config={path}"
         )
+        raise ConfigError(f"{path}: data.train: {name} {what}")
     return found
 
 

@@ -46,7 +46,6 @@ def test_reading_a_run_imports_nothing(command, run, words):
     assert "Traceback" not in message
     if words[0] in ("report", "subset", "export"):
         assert "strange." in message
-        assert "is imported only where you name it" in message
         assert "--run_config" in message
         assert message.count("\n") == 1
 
@@ -54,7 +53,7 @@ def test_reading_a_run_imports_nothing(command, run, words):
 def test_a_config_that_is_named_may_name_modules(command, run):
     _, _, message = command("report", "run", "--run_config", "run/select.yaml")
     assert (run.parent / "ran").exists()
-    assert "does not correspond to a subclass" in message
+    assert "strange.Reader is no subclass of coincide_pl.data.readers.Reader" in message
 
 
 @pytest.mark.parametrize("path", ["os.system", "subprocess.Popen", "timeit.timeit"])

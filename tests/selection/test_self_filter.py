@@ -63,8 +63,8 @@ def test_wrong_input_is_named():
     with pytest.raises(SelectionError) as error:
         SelfFilter().select(Pool(range(5)), 2)
     for text in (
-        "`coincide fit --config configs/models/self_filter.yaml` makes difficulty",
-        "`coincide predict --config configs/models/clip.yaml` makes clip_image, clip_text",
+        "`coincide fit --config models/self_filter` makes difficulty",
+        "`coincide predict --config models/clip` makes clip_image, clip_text",
     ):
         assert text in str(error.value)
     with pytest.raises(SelectionError, match="num_candidates: 5 must be at least"):
