@@ -270,7 +270,9 @@ class Lock:
         self._file: int | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(path.parent)
+            # Also below: this run may have nothing left to write where a killed one was writing.
+            for folder in (path.parent, *path.parent.glob("*/")):
+                _sweep(folder)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise FileError(f"{directory}: can't be written ({reason(error)})") from error

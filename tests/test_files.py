@@ -89,6 +89,16 @@ def test_what_a_killed_process_left_is_removed_and_what_may_live_stays(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"y.txt", *stay.values()}
 
 
+def test_a_run_removes_what_a_killed_one_left_where_it_writes_nothing(tmp_path):
+    dead = subprocess.check_output([sys.executable, "-c", "import os; print(os.getpid())"])
+    place = unfinished(tmp_path / "x").name.split(".")[2]
+    (tmp_path / "checkpoints").mkdir()
+    left = tmp_path / "checkpoints" / f".last.ckpt.{place}.{int(dead)}-0a-0{PART}"
+    left.write_text("")
+    with Lock(tmp_path):
+        assert not left.exists()
+
+
 def test_no_two_writes_have_a_name_in_common(tmp_path):
     code = "from coincide_pl.files import unfinished; from pathlib import Path; import sys\n"
     code += "import os; os.getpid = lambda: 7\n"  # as each container's first process has it
