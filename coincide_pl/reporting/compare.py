@@ -1,8 +1,9 @@
-"""Compare finished runs: scores by task, relative performance, wall-clock; over several seeds."""
+"""Compare finished runs: scores by task, relative performance, costs; over several seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from coincide_pl.errors import CoincideError
@@ -11,10 +12,11 @@ from coincide_pl.reporting import figure, tables
 from coincide_pl.reporting.escape import terminal
 from coincide_pl.reporting.rows import compared
 from coincide_pl.reporting.runs import FinishedRun, is_run
+from coincide_pl.reporting.stages import Clock
 from coincide_pl.reporting.tracking.offline import find_logs, load_offline
 
 
-def compare(runs: list[str], output: str = "comparison") -> None:
+def compare(runs: list[str], output: str = "comparison", clock: Clock = "wall") -> None:
     """Compare tested runs by their directories, or by W&B's files of them: a table, and figures.
 
     Runs of one method, with the same options and fraction, are seeds of one row; if they have the
@@ -26,22 +28,24 @@ def compare(runs: list[str], output: str = "comparison") -> None:
             W&B's files: `run-….wandb`, the folder `offline-run-…` of one, or one with several.
         output: folder for `comparison.csv`, `.md`, `.tex` and `.png`; with relative performance,
             for `pareto.png`, and `fractions.png` where there are several.
+        clock: by which costs count: `wall`, or `cpu`, the time of all processors together, which
+            other work on the machine does not make longer.
 
     Raises:
         CoincideError: runs differ in data, start or recipe, or none is finished.
     """
-    found, left_out = load(runs)
+    found, left_out = load(runs, clock)
     rows = compared(found)
     folder = Path(output)
-    parts = [tables.scores(rows), tables.times(rows)]
+    parts = [tables.scores(rows), tables.times(rows, clock)]
     write_text(folder / "comparison.csv", tables.csv_text(rows))
     write_text(folder / "comparison.md", "\n".join(part.markdown() for part in parts))
     write_text(folder / "comparison.tex", "\n".join(part.latex() for part in parts))
-    figure.draw(rows, folder / "comparison.png")
+    figure.draw(rows, folder / "comparison.png", clock)
     names = ["comparison.csv", "comparison.md", "comparison.tex", "comparison.png"]
     related = any(row.relative is not None for row in rows)
     if related and any(row.seconds for row in rows):
-        figure.draw_pareto(rows, folder / "pareto.png")
+        figure.draw_pareto(rows, folder / "pareto.png", clock)
         names.append("pareto.png")
     if related and len({row.fraction for row in rows if row.fraction < 1}) > 1:
         figure.draw_fractions(rows, folder / "fractions.png")
@@ -54,8 +58,12 @@ def compare(runs: list[str], output: str = "comparison") -> None:
     console.print("wrote " + ", ".join(str(folder / name) for name in names), soft_wrap=True)
 
 
-def load(paths: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
+def load(paths: Sequence[str], clock: Clock = "wall") -> tuple[list[FinishedRun], list[str]]:
     """Read the runs' directories, and W&B's files.
+
+    Args:
+        paths: of them.
+        clock: by which costs count; W&B's files have the wall-clock alone.
 
     Returns:
         The finished runs, and for each other one why it is left out.
@@ -69,7 +77,7 @@ def load(paths: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
         if path.is_dir() and is_run(path):
             places.append(path)
             try:
-                found.append(FinishedRun.load(path))
+                found.append(FinishedRun.load(path, clock))
             except CoincideError as error:
                 left_out.append(str(error))
         elif own := find_logs(path):
@@ -80,6 +88,8 @@ def load(paths: Sequence[str]) -> tuple[list[FinishedRun], list[str]]:
         else:
             left_out.append(f"{path}: no such directory or file")
     offline, others = load_offline(logs)
+    if clock != "wall":
+        offline = [replace(run, seconds={}, whole=False) for run in offline]
     found = sorted([*found, *offline], key=lambda run: places.index(run.place))
     left_out += others
     if not found:
@@ -93,7 +103,7 @@ def unknown(runs: Sequence[FinishedRun]) -> list[str]:
         "no difference to Random without the worth of each answer": [
             run.answers for run in runs if not run.answers.is_file()
         ],
-        "no wall-clock is noted": [run.place for run in runs if not run.seconds],
+        "no costs are noted": [run.place for run in runs if not run.seconds],
     }
     return [
         f"{what}: {paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}"

@@ -1,4 +1,4 @@
-"""What a run cost: the wall-clock of its own stages, and of all that its selection rests on."""
+"""What a run cost: the time of its own stages, and of all that its selection rests on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from coincide_pl.evaluation.inputs import Inputs
 from coincide_pl.reporting.config import Config, option, read_config, stores
-from coincide_pl.reporting.stages import STAGES, stage_seconds, started_in
+from coincide_pl.reporting.stages import STAGES, Clock, stage_seconds, started_in
 from coincide_pl.selection import Selection
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Wall-clock of a run.
+    """Time that a run took.
 
     Attributes:
         seconds: seconds by stage, tests left out.
@@ -25,8 +25,8 @@ class Costs:
     whole: bool
 
 
-def costs(folder: Path, config: Config) -> Costs:
-    """Wall-clock of a run by stage, and of what its selection rests on.
+def costs(folder: Path, config: Config, clock: Clock = "wall") -> Costs:
+    """Time of a run by stage, and of what its selection rests on.
 
     Where a fit or its selector read signals, the stages that wrote them count, and those that made
     the model which wrote them, and so on back: each directory's configs name where the next one
@@ -35,6 +35,7 @@ def costs(folder: Path, config: Config) -> Costs:
     Args:
         folder: directory of the run.
         config: config of its `fit`.
+        clock: by which the seconds count.
     """
     start = started_from(folder, config, "fit")
     known = lineage(start) if start else []
@@ -46,9 +47,9 @@ def costs(folder: Path, config: Config) -> Costs:
         for before in reversed(lineage(writer) if writer else []):
             if before not in known:
                 known.append(before)
-                for stage, seconds in _training(before).items():
+                for stage, seconds in _training(before, clock).items():
                     spent[f"{before.name} {stage}"] = seconds
-    return Costs(spent | _training(folder), whole)
+    return Costs(spent | _training(folder, clock), whole)
 
 
 def lineage(run: Path) -> list[Path]:
@@ -124,7 +125,7 @@ def run_of(path: str | Path) -> Path | None:
     return next((one for one in (place, place.parent) if (one / STAGES).is_file()), None)
 
 
-def _training(folder: Path) -> dict[str, float]:
+def _training(folder: Path, clock: Clock) -> dict[str, float]:
     """Seconds of a directory's stages by name, tests left out."""
-    seconds = stage_seconds(folder)
+    seconds = stage_seconds(folder, clock)
     return {stage: s for stage, s in seconds.items() if stage not in ("test", "validate")}

@@ -12,6 +12,7 @@ from coincide_pl.files import beside
 from coincide_pl.reporting.bootstrap import Floats
 from coincide_pl.reporting.escape import label
 from coincide_pl.reporting.rows import Row
+from coincide_pl.reporting.stages import TIMES, Clock
 from coincide_pl.reporting.tables import columns_of, deviation
 
 if TYPE_CHECKING:  # matplotlib is loaded when a figure is drawn
@@ -27,12 +28,13 @@ CROWDED = 8, 60
 """Number of tasks, and of bars, above which bars become a table of numbers."""
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw scores by task beside wall-clock by stage.
+def draw(rows: Sequence[Row], path: Path, clock: Clock = "wall") -> None:
+    """Draw scores by task beside costs by stage.
 
     Args:
         rows: rows of the comparison.
         path: PNG file to write.
+        clock: by which the seconds were counted.
     """
     tasks = [*rows[0].scores, "mean"]
     crowded = len(tasks) > CROWDED[0] or len(rows) * len(tasks) > CROWDED[1]
@@ -43,7 +45,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=[1.7, 1], sharey=crowded)
     left.set_title("Score by task")
     (_numbers if crowded else _bars)(left, rows, tasks)
-    _costs(right, rows)
+    _costs(right, rows, clock)
     _save(figure, path)
 
 
@@ -91,7 +93,7 @@ def _numbers(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
     axes.set_yticks(range(len(rows)), [label(row.name) for row in rows])
 
 
-def _costs(axes: Axes, rows: Sequence[Row]) -> None:
+def _costs(axes: Axes, rows: Sequence[Row], clock: Clock) -> None:
     """A bar for each row, made of its stages."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
     stages.sort(key=lambda stage: stage == "fit")
@@ -107,20 +109,21 @@ def _costs(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yticks(at, [label(row.name) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, max(start.max() * 1.12, 1e-9))
-    axes.set_xlabel("wall-clock (minutes)")
+    axes.set_xlabel(f"{TIMES[clock]} (minutes)")
     axes.set_title("What it cost")
     if stages:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
 
 
-def draw_pareto(rows: Sequence[Row], path: Path) -> None:
-    """Draw relative performance against total wall-clock, selecting counted.
+def draw_pareto(rows: Sequence[Row], path: Path, clock: Clock = "wall") -> None:
+    """Draw relative performance against the total cost, selecting counted.
 
     The line joins rows that no other one excels both in performance and in cost.
 
     Args:
-        rows: rows of the comparison; one without a known wall-clock is left out.
+        rows: rows of the comparison; one without a known cost is left out.
         path: PNG file to write.
+        clock: by which the seconds were counted.
     """
     figure = _figure((8, 5))
     axes = figure.subplots()
@@ -145,7 +148,7 @@ def draw_pareto(rows: Sequence[Row], path: Path) -> None:
             front.append((total / 60, 100 * best))
     axes.plot(*zip(*front, strict=True), color="#bbbbbb", linewidth=1, zorder=0)
     axes.set_xlim(left=0)
-    axes.set_xlabel("wall-clock in all (minutes)")
+    axes.set_xlabel(f"{TIMES[clock]} in all (minutes)")
     axes.set_ylabel("relative performance (%)")
     axes.set_title("What a score costs")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -30,7 +30,7 @@ class Row:
             is on all data, or it scores 0 in every task.
         difference: relative performance minus that of a random choice of as many, with the ends of
             its 95 % interval; None where no such choice is there, or its answers are not kept.
-        seconds: wall-clock seconds by stage, mean over the seeds, with all that the selection rests
+        seconds: seconds by stage, mean over the seeds, with all that the selection rests
             on.
     """
 
@@ -46,12 +46,12 @@ class Row:
 
     @property
     def total(self) -> float:
-        """Wall-clock seconds of all stages together."""
+        """Seconds of all stages together."""
         return sum(self.seconds.values())
 
     @property
     def whole(self) -> bool:
-        """Whether the wall-clock of everything that the selection rests on is known."""
+        """Whether the time of everything that the selection rests on is known."""
         return all(run.whole for run in self.runs)
 
 

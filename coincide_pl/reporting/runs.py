@@ -18,7 +18,7 @@ from coincide_pl.reporting.bootstrap import Correct
 from coincide_pl.reporting.config import Config, leaves, option, read_config, stores
 from coincide_pl.reporting.costs import Costs, costs, selection_file
 from coincide_pl.reporting.lmms_results import FOLDER, lmms_results
-from coincide_pl.reporting.stages import STAGES
+from coincide_pl.reporting.stages import STAGES, Clock
 from coincide_pl.selection import Selection
 
 RECIPE = (
@@ -50,7 +50,7 @@ class FinishedRun:
         scores: score by task, in [0, 1].
         counts: number of questions by task.
         questions: metric, and fingerprint of the test data.
-        seconds: wall-clock seconds by stage, tests left out; empty where it is not known.
+        seconds: seconds by stage, tests left out; empty where it is not known.
         whole: whether the cost of all that the selection rests on is known.
         answers: file that tells what each answer is worth.
     """
@@ -72,8 +72,12 @@ class FinishedRun:
     answers: Path
 
     @classmethod
-    def load(cls, directory: str | Path) -> FinishedRun:
+    def load(cls, directory: str | Path, clock: Clock = "wall") -> FinishedRun:
         """Read a run's directory.
+
+        Args:
+            directory: directory of the run.
+            clock: by which its costs count.
 
         Raises:
             CoincideError: something that `fit` and `test` leave there is missing or damaged.
@@ -93,7 +97,7 @@ class FinishedRun:
                 config,
                 chosen.description,
                 noted.model if noted else None,
-                costs(folder, config),
+                costs(folder, config, clock),
             )
 
     @classmethod
@@ -116,7 +120,7 @@ class FinishedRun:
             config: config of `fit`.
             chosen: `description` of the selection.
             start: fingerprint of the checkpoint that training started from, if noted.
-            costs: wall-clock by stage.
+            costs: time by stage.
         """
         options = dict(chosen["selector"]["init_args"])
         options.pop("seed", None)

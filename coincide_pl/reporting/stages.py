@@ -1,4 +1,4 @@
-"""Wall-clock of each stage: a line per attempt in `stages.jsonl` of the run's directory."""
+"""What each stage took: a line per attempt in `stages.jsonl` of the run's directory."""
 
 from __future__ import annotations
 
@@ -9,21 +9,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from coincide_pl.errors import CoincideError
 from coincide_pl.files import UNUSABLE, append, reading
 
 STAGES = "stages.jsonl"
+Clock = Literal["wall", "cpu"]
+"""Wall-clock time, or time of all processors together, of the stage's own child processes too."""
+TIMES: dict[Clock, str] = {"wall": "wall-clock", "cpu": "processor time"}
+KEYS: dict[Clock, str] = {"wall": "seconds", "cpu": "cpu_seconds"}
 
 
 @contextmanager
 def timed(directory: str | Path, stage: str) -> Iterator[None]:
-    """Note the wall-clock seconds of a stage, whether it came to its end, and where it began."""
-    begin, folder = time.perf_counter(), os.getcwd()
+    """Note the seconds of a stage by both clocks, whether it came to its end, where it began."""
+    begin, busy, folder = time.perf_counter(), _cpu_seconds(), os.getcwd()
 
     def note(finished: bool) -> None:
-        seconds = round(time.perf_counter() - begin, 3)
-        line = {"stage": stage, "seconds": seconds, "finished": finished, "folder": folder}
+        line = {
+            "stage": stage,
+            KEYS["wall"]: round(time.perf_counter() - begin, 3),
+            KEYS["cpu"]: round(_cpu_seconds() - busy, 3),
+            "finished": finished,
+            "folder": folder,
+        }
         append(Path(directory) / STAGES, json.dumps(line) + "\n")
 
     try:
@@ -55,8 +65,12 @@ def started_in(directory: str | Path, stage: str) -> Path:
     return folder
 
 
-def stage_seconds(directory: str | Path) -> dict[str, float]:
-    """Wall-clock seconds of each stage's last complete run, its interrupted attempts counted.
+def stage_seconds(directory: str | Path, clock: Clock = "wall") -> dict[str, float]:
+    """Seconds of each stage's last complete run, its interrupted attempts counted.
+
+    Args:
+        directory: directory of the run.
+        clock: by which; a stage that is not noted by it, as of older runs, is left out.
 
     Raises:
         CoincideError: no stage has finished there.
@@ -71,10 +85,18 @@ def stage_seconds(directory: str | Path) -> dict[str, float]:
     for number, text in enumerate(lines):
         with reading(f"{path}: line {number + 1}", "delete it"):
             line = json.loads(text)
-            stage, seconds = str(line["stage"]), float(line["seconds"])
+            if clock == "cpu" and KEYS[clock] not in line:
+                continue
+            stage, seconds = str(line["stage"]), float(line[KEYS[clock]])
             if not 0 <= seconds < math.inf:
                 raise ValueError("no number of seconds")
             spent[stage] = spent.get(stage, 0.0) + seconds
             if line.get("finished"):
                 total[stage] = spent.pop(stage)
     return total
+
+
+def _cpu_seconds() -> float:
+    """Seconds of processor time so far, of this process and of its children that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system

@@ -14,6 +14,7 @@ from coincide_pl.errors import printable
 from coincide_pl.reporting.bootstrap import Floats
 from coincide_pl.reporting.escape import latex, markdown, spreadsheet
 from coincide_pl.reporting.rows import Row
+from coincide_pl.reporting.stages import TIMES, Clock
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,13 @@ def scores(rows: Sequence[Row]) -> Table:
     return Table("Score in %, mean ± standard deviation over seeds", header, lines, best)
 
 
-def times(rows: Sequence[Row]) -> Table:
-    """A table of seconds by stage, mean over seeds; `choosing` is all but the target's own fit."""
+def times(rows: Sequence[Row], clock: Clock = "wall") -> Table:
+    """A table of seconds by stage, mean over seeds; `choosing` is all but the target's own fit.
+
+    Args:
+        rows: rows of the comparison.
+        clock: by which the seconds were counted.
+    """
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
     stages.sort(key=lambda stage: stage == "fit")
     header = ["run", *stages, "choosing", "total"]
@@ -112,11 +118,15 @@ def times(rows: Sequence[Row]) -> Table:
         sums = (row.total - row.seconds.get("fit", 0.0), row.total)
         spent += (f"{unknown}{seconds:.0f}" if row.seconds else "-" for seconds in sums)
         lines.append([row.name, *spent])
-    return Table("Wall-clock in seconds, what the selection rests on counted", header, lines)
+    return Table(
+        f"{TIMES[clock].capitalize()} in seconds, what the selection rests on counted",
+        header,
+        lines,
+    )
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """All figures as CSV, a line for each row: scores in [0, 1], wall-clock in seconds."""
+    """All figures as CSV, a line for each row: scores in [0, 1], time in seconds."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
     related = ["relative"] if rows[0].relative is not None else []
     names = [*map(spreadsheet, rows[0].scores), "mean", *related]

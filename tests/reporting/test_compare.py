@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -252,6 +254,17 @@ def test_stages_are_timed_whether_they_end_or_not(tmp_path):
     first, second = map(json.loads, (tmp_path / "stages.jsonl").read_text().splitlines())
     assert (first["finished"], second["finished"]) == (False, True)
     assert stage_seconds(tmp_path)["fit"] == pytest.approx(first["seconds"] + second["seconds"])
+
+
+def test_work_beside_a_run_does_not_add_to_its_processor_time(tmp_path):
+    """A grid that ran on a shared machine can still tell what its methods cost."""
+    with timed(tmp_path, "fit"):
+        subprocess.run([sys.executable, "-c", "sum(range(5_000_000))"], check=True)
+    (line,) = map(json.loads, (tmp_path / "stages.jsonl").read_text().splitlines())
+    assert 0 < line["cpu_seconds"] == stage_seconds(tmp_path, "cpu")["fit"]
+    older = {name: value for name, value in line.items() if name != "cpu_seconds"}
+    (tmp_path / "stages.jsonl").write_text(json.dumps(older) + "\n")
+    assert stage_seconds(tmp_path, "cpu") == {}
 
 
 def test_scores_of_a_run_that_was_fitted_again_are_not_shown(finished, tmp_path):
