@@ -13,7 +13,7 @@ from coincide_pl.selection import EL2N, Picks, Pool, Selection, Selector
 from coincide_pl.signals import SignalsStore
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"coincide": 6, "semdedup": 6, "self_sup": 6}
+SMALL = {"coincide": 6, "semdedup": 6, "self_sup": 6, "hierarchical_kmeans": [6, 2]}
 """Methods with clusters, and how many of them for 60 records."""
 
 
@@ -37,7 +37,8 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
 
     clip, signals, hard = (tmp_path / name for name in ("clip", "signals", "hard/signals"))
     tiny_clip(str(tmp_path / "tiny-clip"), width=32, image_size=32, max_length=24)
-    every = "[activations,el2n,nll,margin,last_token,mean_token]"
+    every = "[activations,el2n,nll,margin,last_token,mean_token,"
+    every += "mean_image_token,attended_image_token]"
     run(
         *("predict", "--config", ROOT / "configs/models/reference.yaml"),
         *(f"--model.pretrained={tiny}", "--model.layers=[0, 2]", f"--model.signals={every}"),
@@ -70,7 +71,7 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
             words.append(f"--data.selector.num_clusters={SMALL[config.stem]}")
         run(*words, place=config.stem)
         chosen[config.stem] = Selection.load(tmp_path / config.stem / "selection.safetensors")
-    assert len(chosen) == 9
+    assert len(chosen) == len(list((ROOT / "configs/selectors").glob("*.yaml"))) - 1
     assert "used again" in run(*words, place=config.stem)
     for name, selection in chosen.items():
         assert len(set(selection.indices.tolist())) == 12, name

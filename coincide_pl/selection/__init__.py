@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.d2_pruning import D2Pruning
     from coincide_pl.selection.methods.el2n import EL2N
     from coincide_pl.selection.methods.everything import All
+    from coincide_pl.selection.methods.hierarchical_kmeans import HierarchicalKMeans
     from coincide_pl.selection.methods.perplexity import Perplexity
+    from coincide_pl.selection.methods.prism import Prism
+    from coincide_pl.selection.methods.scal_select import ScalSelect
     from coincide_pl.selection.methods.self_filter import SelfFilter
     from coincide_pl.selection.methods.self_sup import SelfSup
     from coincide_pl.selection.methods.semdedup import SemDeDup
@@ -30,7 +33,10 @@ PLACES = {
     "D2Pruning": "methods.d2_pruning",
     "EL2N": "methods.el2n",
     "All": "methods.everything",
+    "HierarchicalKMeans": "methods.hierarchical_kmeans",
     "Perplexity": "methods.perplexity",
+    "Prism": "methods.prism",
+    "ScalSelect": "methods.scal_select",
     "SelfFilter": "methods.self_filter",
     "SelfSup": "methods.self_sup",
     "SemDeDup": "methods.semdedup",
@@ -53,10 +59,13 @@ __all__ = [
     "CLIPScore",
     "Coincide",
     "D2Pruning",
+    "HierarchicalKMeans",
     "Perplexity",
     "Picks",
     "Pool",
+    "Prism",
     "Random",
+    "ScalSelect",
     "Selection",
     "Selector",
     "SelfFilter",

@@ -40,7 +40,7 @@ class SignalSources:
         """The records, with the signals that a selector needs and where these come from.
 
         Args:
-            selector: its `signals` are looked for.
+            selector: the signals that it needs are looked for.
             device: where it may compute, if that is a GPU.
 
         Raises:
@@ -48,10 +48,11 @@ class SignalSources:
             SignalsError: a store is unfinished, damaged, or made from something else.
         """
         fingerprints = {"data": self.records.fingerprint}
-        if not selector.signals:
+        kinds = (*selector.needs, *selector.several)
+        if not kinds:
             return Pool(self.records, {}, fingerprints)
-        stores = self.stores(type(selector).__name__, selector.signals)
-        needed = set(map(name_of, selector.signals))
+        stores = self.stores(type(selector).__name__, kinds)
+        needed = set(map(name_of, kinds))
         used = [store for store in stores if needed & store.kinds]
         if used:  # a store that has no part in it may come and go
             fingerprints["signals"] = " + ".join(map(self.noted, used))
@@ -67,6 +68,7 @@ class SignalSources:
             num_layers,
             Cache(used[0].directory / "selection", {}) if used else NoCache(),
             str(device) if device is not None and device.type == "cuda" else "cpu",
+            {name: signals.every(name) for name in map(name_of, selector.several)},
         )
 
     def signal(self, name: str, reader: str) -> np.ndarray:

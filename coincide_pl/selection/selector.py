@@ -29,6 +29,8 @@ class Pool:
     Attributes:
         records: the samples.
         signals: per-sample arrays [N, ...] by name, rows in record order.
+        several: by name, signals that are read from several stores, such as one per checkpoint:
+            their arrays [N, ...] in the order of `data.signals`.
         fingerprints: of the data, of the signals, and so on.
         num_layers: M, how many layers the activations hold, if there are activations.
         cache: where a selector may keep what it would compute again for another fraction.
@@ -41,6 +43,7 @@ class Pool:
     num_layers: int | None = None
     cache: Cache = field(default_factory=NoCache)
     device: str = "cpu"
+    several: Mapping[str, Sequence[Array]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -68,6 +71,8 @@ class Selector(ABC):
 
     signals: ClassVar[tuple[SignalKind, ...]] = ()
     """Signals it needs, each by its class, or by the name under which a store holds it."""
+    several: ClassVar[tuple[SignalKind, ...]] = ()
+    """Signals it reads from every store that holds them, such as one per checkpoint of a model."""
     without_effect: ClassVar[tuple[str, ...]] = ()
     """Constructor arguments that do not change what is picked, such as a bound on memory."""
     by_all_processes: ClassVar[bool] = False
@@ -86,6 +91,11 @@ class Selector(ABC):
             )
         return super().__new__(cls)
 
+    @property
+    def needs(self) -> tuple[SignalKind, ...]:
+        """Signals it needs of one store each; a subclass may let its arguments say which."""
+        return self.signals
+
     @abstractmethod
     def pick(self, pool: Pool, count: int) -> Picks:
         """Chooses `count` rows of a pool, from 1 to all of them."""
@@ -98,11 +108,13 @@ class Selector(ABC):
         """
         if not 0 < count <= len(pool):
             raise SelectionError(f"can't select {count} of {len(pool)} samples")
-        absent = [kind for kind in self.signals if name_of(kind) not in pool.signals]
+        absent = [kind for kind in self.needs if name_of(kind) not in pool.signals]
+        absent += [kind for kind in self.several if not pool.several.get(name_of(kind))]
         if absent:
             raise SelectionError(missing(type(self).__name__, absent))
-        for name in map(name_of, self.signals):
-            values = pool.signals[name]
+        found = [(name, pool.signals[name]) for name in map(name_of, self.needs)]
+        found += [(name, one) for name in map(name_of, self.several) for one in pool.several[name]]
+        for name, values in found:
             if len(values) != len(pool):
                 raise SelectionError(
                     f"signal {name!r} has {len(values)} rows, but there are {len(pool)} records"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from coincide_pl.signals.difficulty import Difficulty
     from coincide_pl.signals.embeddings import LastToken, MeanToken
     from coincide_pl.signals.forward import Forward, LayerOutput, ModelFacts, Needs, Predictions
+    from coincide_pl.signals.image_tokens import AttendedImageToken, MeanImageToken
     from coincide_pl.signals.likelihood import El2n, Margin, NegativeLogLikelihood
     from coincide_pl.signals.manifest import Manifest, StoredSignal
     from coincide_pl.signals.signal import Signal
@@ -23,6 +24,7 @@ FILES = (
     "activations",
     "likelihood",
     "embeddings",
+    "image_tokens",
     "clip",
     "difficulty",
     "manifest",
@@ -32,6 +34,7 @@ FILES = (
 
 __all__ = [
     "Activations",
+    "AttendedImageToken",
     "ClipImage",
     "ClipScore",
     "ClipText",
@@ -42,6 +45,7 @@ __all__ = [
     "LayerOutput",
     "Manifest",
     "Margin",
+    "MeanImageToken",
     "MeanToken",
     "ModelFacts",
     "Needs",

@@ -12,6 +12,7 @@ import coincide_pl.signals.activations
 import coincide_pl.signals.clip
 import coincide_pl.signals.difficulty
 import coincide_pl.signals.embeddings
+import coincide_pl.signals.image_tokens
 import coincide_pl.signals.likelihood  # noqa: F401
 from coincide_pl.errors import SignalsError
 from coincide_pl.signals.signal import Signal, check_class

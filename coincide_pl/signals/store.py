@@ -359,6 +359,14 @@ class Signals(Mapping[str, np.ndarray]):
             )
         return found[0]
 
+    def every(self, kind: str) -> list[np.ndarray]:
+        """A signal from every store that holds it, in the order of the stores.
+
+        Args:
+            kind: the default name of the signal's class.
+        """
+        return [store[name] for store, name in self._found.get(kind, [])]
+
     def __getitem__(self, kind: str) -> np.ndarray:
         store, name = self.holder(kind)
         return store[name]

@@ -45,7 +45,7 @@ ABLATIONS := $(SWEEP)/ablations
 DATA := --data.train.path=$(RUN)/data/train.json
 TEST := --data.test.path=$(RUN)/data/test.json
 VALIDATION := --data.test.path=$(RUN)/data/val.json
-SIGNALS := [activations,el2n,nll,margin,last_token,mean_token]
+include experiments/cell.mk
 # Every stage has as many threads as a cell of the grid.
 THREADS := $(shell echo $$((($$(nproc) + $(JOBS) - 1) / $(JOBS))))
 GRID := BIN=$(BIN) SIZE=$(SIZE) RUN=$(RUN) $(BIN)/python experiments/sweep.py --jobs=$(JOBS)

@@ -236,9 +236,22 @@ def lloyd(rows: Rows, num_clusters: int, config: KMeansConfig) -> tuple[Floats, 
             advance(1)
     unit = unit_centroids(centroids)
     if train is not rows:
-        assigner = Assigner(rows, num_clusters, config, sums=False)
+        return unit, nearest_centroids(rows, unit, config)
     assigner.assign_to(unit)
     return unit, assigner.labels
+
+
+def nearest_centroids(rows: Rows, centroids: Floats, config: KMeansConfig) -> Ints:
+    """Each row's nearest centroid, int64 [n], by all processes together.
+
+    Args:
+        rows: [n, d].
+        centroids: [K, d], of norm 1.
+        config: memory and device are used.
+    """
+    assigner = Assigner(rows, len(centroids), config, sums=False)
+    assigner.assign_to(centroids)
+    return assigner.labels
 
 
 def two_levels(rows: Rows, num_clusters: int, config: KMeansConfig) -> tuple[Floats, Ints]:
