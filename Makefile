@@ -36,7 +36,7 @@ lint: setup
 	$(BIN)/mypy --no-error-summary
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 # Faults at random places over the whole path; writes its table to tests/faults/README.md.
 soak: setup

@@ -1,8 +1,11 @@
 """Tiny real things that many tests use."""
 
 import json
+import os
 import shutil
 import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; the workers share the cores
 
 import numpy as np
 import pytest
@@ -20,6 +23,13 @@ def pytest_collection_modifyitems(config, items):
     if absent:
         config.hook.pytest_deselected(items=absent)
         items[:] = [item for item in items if item not in absent]
+    items.sort(key=lambda item: item.path.name != "test_processes.py")  # the longest file first
+
+
+@pytest.fixture(autouse=True)
+def _import_path(monkeypatch):
+    """The command adds the working directory to the import path; no later test is to find it."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.fixture(scope="session")
