@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         SelfFilter,
         SelfSup,
         SemDeDup,
+        VisNec,
     )
     from coincide_pl.signals import Signal, load_signals
 
@@ -67,6 +68,7 @@ __all__ = [
     "ShardDataset",
     "Signal",
     "TargetModule",
+    "VisNec",
     "load_signals",
 ]
 ROOMS = ("selection", "signals", "data.readers", "models", "datamodule")

@@ -356,7 +356,7 @@ class InstructionData(lightning.LightningDataModule):
                 prompts,
                 self.image_cache << 20,
                 blanks=isinstance(trainer.strategy, SHARDED) and not prompts,
-                text_only=getattr(trainer.lightning_module, "text_only", False),
+                rewritings=getattr(trainer.lightning_module, "rewritings", ()),
             ),
             BatchSampler(plan, trainer.global_rank, trainer.world_size, even),
             batches_per_step,

@@ -8,7 +8,7 @@ export WANDB_RESUME := allow  # fit and test are one run of the sweep
 endif
 
 SWEEP := $(RUN)/sweep
-SIGNALS := [activations,el2n,nll,margin,last_token,mean_token,mean_image_token,attended_image_token]
+SIGNALS := [activations,el2n,nll,margin,last_token,mean_token,mean_image_token,attended_image_token,nll_without_image,instruction]
 READS_clip_score := clip
 READS_el2n := reference
 READS_perplexity := reference
@@ -20,6 +20,7 @@ READS_coincide := reference
 READS_prism := reference
 READS_scal_select := reference
 READS_hierarchical_kmeans := reference
+READS_visnec := reference
 READS := $(READS_$(data.selector))
 STORE_reference := $(SWEEP)/reference
 STORE_clip := $(SWEEP)/clip

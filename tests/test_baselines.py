@@ -1,6 +1,7 @@
 """Lost if these fail: every method by one word in a config, and a user's own beside them."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from coincide_pl.selection import EL2N, Picks, Pool, Selection, Selector
 from coincide_pl.signals import SignalsStore
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"coincide": 6, "semdedup": 6, "self_sup": 6, "hierarchical_kmeans": [6, 2]}
+SMALL = {"coincide": 6, "semdedup": 6, "self_sup": 6, "hierarchical_kmeans": [6, 2], "visnec": 6}
 """Methods with clusters, and how many of them for 60 records."""
 
 
@@ -37,8 +38,7 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
 
     clip, signals, hard = (tmp_path / name for name in ("clip", "signals", "hard/signals"))
     tiny_clip(str(tmp_path / "tiny-clip"), width=32, image_size=32, max_length=24)
-    every = "[activations,el2n,nll,margin,last_token,mean_token,"
-    every += "mean_image_token,attended_image_token]"
+    (every,) = re.findall(r"^SIGNALS := (.*)", (ROOT / "experiments/cell.mk").read_text(), re.M)
     run(
         *("predict", "--config", ROOT / "configs/models/reference.yaml"),
         *(f"--model.pretrained={tiny}", "--model.layers=[0, 2]", f"--model.signals={every}"),

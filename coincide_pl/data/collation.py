@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,15 @@ from torch.utils.data import Dataset
 
 from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoder, Encoding
 from coincide_pl.data.images import open_image
-from coincide_pl.data.record import IMAGE_MARK, Record, Unusable
+from coincide_pl.data.record import Record, Unusable
 from coincide_pl.data.records import Records
+from coincide_pl.data.rewriting import Rewriting
 from coincide_pl.errors import DataError, ModelError
 
 REFUSED = "with an image that the processor refuses"
 """Kind of an unusable image."""
-
-MARKS = re.compile(f" {IMAGE_MARK}(?= )|\n{IMAGE_MARK}$|{IMAGE_MARK}\n?")
+Images = dict[tuple[str, Rewriting | None], EncodedImage]
+"""Processed images by path, and by the rewriting that changes them, if one does."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Batch:
             its image. None where nothing is to be shared: rows all begin in another way, are padded
             on the left, or do not have one image each.
         prefix_lengths: int64 [U], tokens of the distinct beginnings.
-        text_only: the same conversations without their images, where this is wanted.
+        rewritten: the same conversations in other forms, where these are wanted.
         step_targets: tokens that are trained in all batches which this process accumulates into
             one optimizer step, where the loader says so.
     """
@@ -82,7 +82,7 @@ class Batch:
     image_counts: Tensor
     prefix: Tensor | None
     prefix_lengths: Tensor | None
-    text_only: Batch | None = None
+    rewritten: dict[Rewriting, Batch] = field(default_factory=dict)
     step_targets: int | None = None
 
 
@@ -96,7 +96,7 @@ class EncodedBatches(Dataset[Batch]):
         prompts: bool = False,
         image_cache: int = 0,
         blanks: bool = False,
-        text_only: bool = False,
+        rewritings: Sequence[Rewriting] = (),
     ) -> None:
         """Keeps the records and their encoder, to be sent to worker processes.
 
@@ -107,14 +107,14 @@ class EncodedBatches(Dataset[Batch]):
             image_cache: bytes of processed images that each process keeps for later batches.
             blanks: give batches without images a blank one, for the parts of a model that lies in
                 pieces must run in all processes at once.
-            text_only: beside each batch, make one of the same conversations without their images.
+            rewritings: beside each batch, make one of the same conversations in each of these forms.
         """
         self.blank: dict[str, Tensor] = {}
         if blanks:
             self.blank = encoder.encode_image(Image.new("RGB", (64, 64))).inputs
         self.records, self.encoder, self.prompts = records, encoder, prompts
-        self.image_cache, self.text_only = image_cache, text_only
-        self._kept: dict[str, EncodedImage] = {}
+        self.image_cache, self.rewritings = image_cache, tuple(rewritings)
+        self._kept: dict[tuple[str, Rewriting | None], EncodedImage] = {}
 
     def __getitem__(self, rows: list[int]) -> Batch:
         """The batch of some rows: read, encoded and padded.
@@ -123,40 +123,48 @@ class EncodedBatches(Dataset[Batch]):
             DataError: an image can't be used; the record is named.
         """
         records = [self.records[row] for row in rows]
-        images: dict[str, EncodedImage] = {}
+        images: Images = {}
+        batch = self._batch(rows, records, images, None)
+        batch.blank_inputs = {} if batch.num_images else self.blank
+        for rewriting in self.rewritings:
+            others = [rewriting.record(record) for record in records]
+            batch.rewritten[rewriting] = self._batch(rows, others, images, rewriting)
+        return batch
+
+    def _batch(
+        self, rows: list[int], records: list[Record], images: Images, form: Rewriting | None
+    ) -> Batch:
+        """The batch of some records; `images` are those that were processed, and get more."""
+        changed = form if form is not None and form.image is not None else None
         encodings: list[Encoding] = []
         occurrences: list[str] = []
         encode = self.encoder.encode_prompt if self.prompts else self.encoder.encode
         for row, record in zip(rows, records, strict=True):
             for path in record.images:
-                if path not in images:
+                if (path, changed) not in images:
                     try:
-                        images[path] = self._image(path)
+                        images[path, changed] = self._image(path, changed)
                     except DataError as error:
                         name = self.records.name(row)
                         raise DataError(f"{name}: 'image': {error}") from error
             try:
-                encoding = encode(record, [images[path] for path in record.images])
+                encoding = encode(record, [images[path, changed] for path in record.images])
             except ModelError as error:
                 raise ModelError(f"{self.records.name(row)}: {error}") from error
             encodings.append(encoding)
             occurrences += record.images[: encoding.num_images]
-        batch = collate(rows, records, encodings, images, occurrences, self._pad_id, self.prompts)
-        batch.blank_inputs = {} if batch.num_images else self.blank
-        if self.text_only:
-            bare = [without_images(record) for record in records]
-            texts = [encode(record, []) for record in bare]
-            batch.text_only = collate(rows, bare, texts, {}, [], self._pad_id, self.prompts)
-        return batch
+        shown = {path: images[path, changed] for path in dict.fromkeys(occurrences)}
+        return collate(rows, records, encodings, shown, occurrences, self._pad_id, self.prompts)
 
-    def _image(self, path: str) -> EncodedImage:
-        if path in self._kept:
-            return self._kept[path]
-        image = processed(self.encoder, self.records.image_root, path)
+    def _image(self, path: str, changed: Rewriting | None) -> EncodedImage:
+        if (path, changed) in self._kept:
+            return self._kept[path, changed]
+        change = None if changed is None else changed.image
+        image = processed(self.encoder, self.records.image_root, path, change)
         size = image.tokens.nbytes + sum(value.nbytes for value in image.inputs.values())
         if size <= self.image_cache:  # what came first stays: an epoch comes back to all alike
             self.image_cache -= size
-            self._kept[path] = image
+            self._kept[path, changed] = image
         return image
 
     @property
@@ -165,27 +173,25 @@ class EncodedBatches(Dataset[Batch]):
         return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
 
-def without_images(record: Record) -> Record:
-    """The same conversation as text alone; a mark goes with the end of line or blank beside it."""
-    turns = tuple(
-        replace(turn, text=MARKS.sub("", turn.text)) if turn.role == "user" else turn
-        for turn in record.turns
-    )
-    return replace(record, images=(), turns=turns)
-
-
-def processed(encoder: Encoder, root: Path, path: str) -> EncodedImage:
+def processed(
+    encoder: Encoder,
+    root: Path,
+    path: str,
+    change: Callable[[Image.Image], Image.Image] | None = None,
+) -> EncodedImage:
     """An image of a data set as the model reads it.
 
     Args:
         encoder: with the processor.
         root: the image folder.
         path: of the image within it.
+        change: makes another image of it first.
 
     Raises:
         Unusable: the image can't be opened, or the processor refuses it.
     """
     image = open_image(root, path)
+    image = image if change is None else change(image)
     try:
         return encoder.encode_image(image)
     except Exception as error:  # processors raise anything

@@ -92,7 +92,7 @@ def _tensors(value: object) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
-        return [one for one in value.values() if isinstance(one, Tensor)]
+        return [one for part in value.values() for one in _tensors(part)]
     if isinstance(value, Batch):
         return [one for field in fields(value) for one in _tensors(getattr(value, field.name))]
     return []

@@ -21,7 +21,6 @@ from coincide_pl.signals.forward import (
     Needs,
     Predictions,
     TokenValue,
-    needed,
 )
 
 LOGITS = 1 << 26
@@ -55,9 +54,7 @@ class ForwardPass:
         self.head = None
         if needs.hidden or needs.token_values:
             self.head = Reading(model.get_output_embeddings(), "input")
-        self.without_image: ForwardPass | None = None
-        if needs.without_image is not None:
-            self.without_image = ForwardPass(model, needs.without_image, parts)
+        self.others = {form: ForwardPass(model, own, parts) for form, own in needs.passes.items()}
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Forward:
@@ -72,8 +69,7 @@ class ForwardPass:
             forward.token_values = token_values(
                 self.model, found[-1], batch.labels, self.needs.token_values
             )
-        if self.without_image is not None:
-            forward.without_image = self.without_image(needed(batch.text_only, "text alone"))
+        forward.passes = {form: run(batch.rewritten[form]) for form, run in self.others.items()}
         return forward
 
 

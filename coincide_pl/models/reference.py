@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from coincide_pl.data.collation import Batch
+from coincide_pl.data.rewriting import Rewriting
 from coincide_pl.errors import ModelError
 from coincide_pl.models.forward_pass import ForwardPass, model_facts
 from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
@@ -102,9 +103,9 @@ class ReferenceModule(lightning.LightningModule):
         return model_facts(self.model)
 
     @property
-    def text_only(self) -> bool:
-        """Whether batches are to hold the same conversations without their images, too."""
-        return self.needs.without_image is not None
+    def rewritings(self) -> tuple[Rewriting, ...]:
+        """Other forms of their conversations that batches are to hold, too."""
+        return tuple(self.needs.passes)
 
     @torch.inference_mode()
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:

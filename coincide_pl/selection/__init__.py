@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.self_sup import SelfSup
     from coincide_pl.selection.methods.semdedup import SemDeDup
     from coincide_pl.selection.methods.uniform import Random
+    from coincide_pl.selection.methods.visnec import VisNec
     from coincide_pl.selection.selection import Selection
     from coincide_pl.selection.selector import Picks, Pool, Selector
     from coincide_pl.selection.steps.budgets import budgets
@@ -41,6 +42,7 @@ PLACES = {
     "SelfSup": "methods.self_sup",
     "SemDeDup": "methods.semdedup",
     "Random": "methods.uniform",
+    "VisNec": "methods.visnec",
     "Selection": "selection",
     "Picks": "selector",
     "Pool": "selector",
@@ -71,6 +73,7 @@ __all__ = [
     "SelfFilter",
     "SelfSup",
     "SemDeDup",
+    "VisNec",
     "budgets",
     "density",
     "greedy_mmd",

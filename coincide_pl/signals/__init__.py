@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from coincide_pl.signals.image_tokens import AttendedImageToken, MeanImageToken
     from coincide_pl.signals.likelihood import El2n, Margin, NegativeLogLikelihood
     from coincide_pl.signals.manifest import Manifest, StoredSignal
+    from coincide_pl.signals.rewritten import (
+        Instruction,
+        NllBlurred,
+        NllQuestion,
+        NllQuestionByAnswer,
+        NllWithoutImage,
+        NllWithoutQuestion,
+    )
     from coincide_pl.signals.signal import Signal
     from coincide_pl.signals.store import Signals, SignalsStore, SignalsWriter, load_signals
     from coincide_pl.signals.writer import WriteDifficulty, WriteSignals
@@ -23,6 +31,7 @@ FILES = (
     "signal",
     "activations",
     "likelihood",
+    "rewritten",
     "embeddings",
     "image_tokens",
     "clip",
@@ -41,6 +50,7 @@ __all__ = [
     "Difficulty",
     "El2n",
     "Forward",
+    "Instruction",
     "LastToken",
     "LayerOutput",
     "Manifest",
@@ -50,6 +60,11 @@ __all__ = [
     "ModelFacts",
     "Needs",
     "NegativeLogLikelihood",
+    "NllBlurred",
+    "NllQuestion",
+    "NllQuestionByAnswer",
+    "NllWithoutImage",
+    "NllWithoutQuestion",
     "Predictions",
     "Signal",
     "Signals",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from coincide_pl.data.encoding import IGNORE
+from coincide_pl.data.rewriting import Rewriting
 from coincide_pl.errors import SignalsError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Needs:
         outputs: outputs of decoder layers.
         hidden: whether the last layer's states after the final norm, which the head reads.
         token_values: functions of what is predicted at answer tokens.
-        without_image: what is needed of a second pass, over the same conversations as text alone.
+        passes: what is needed of further passes, over the same conversations in other forms.
         embeddings: whether embeddings of image and text, by a model that makes them apart.
         scores: whether the outputs of a score net that was trained beside the model.
     """
@@ -97,7 +98,7 @@ class Needs:
     outputs: Set[LayerOutput] = frozenset()
     hidden: bool = False
     token_values: Set[TokenValue] = frozenset()
-    without_image: Needs | None = None
+    passes: Mapping[Rewriting, Needs] = field(default_factory=dict)
     embeddings: bool = False
     scores: bool = False
 
@@ -108,12 +109,14 @@ class Needs:
 
     def __or__(self, other: Needs) -> Needs:
         """What is needed for both."""
-        second = [one for one in (self.without_image, other.without_image) if one is not None]
         return Needs(
             self.outputs | other.outputs,
             self.hidden or other.hidden,
             self.token_values | other.token_values,
-            union(second) if second else None,
+            {
+                form: union(one.passes[form] for one in (self, other) if form in one.passes)
+                for form in (*self.passes, *other.passes)
+            },
             self.embeddings or other.embeddings,
             self.scores or other.scores,
         )
@@ -136,7 +139,7 @@ class Forward:
         outputs: by place, see `OutputKind`.
         hidden: [B, T, H], what the head reads.
         token_values: float32 [L] by function, at the batch's L answer tokens, row by row.
-        without_image: the second pass, over the same conversations as text alone.
+        passes: further passes, over the same conversations in other forms.
         image_embeddings: float32 [B, D] of norm 1; zeros where a sample has no image.
         text_embeddings: float32 [B, D] of norm 1.
         scores: float32 [B], outputs of a score net.
@@ -146,7 +149,7 @@ class Forward:
     outputs: dict[LayerOutput, Tensor] = field(default_factory=dict)
     hidden: Tensor | None = None
     token_values: dict[TokenValue, Tensor] = field(default_factory=dict)
-    without_image: Forward | None = None
+    passes: dict[Rewriting, Forward] = field(default_factory=dict)
     image_embeddings: Tensor | None = None
     text_embeddings: Tensor | None = None
     scores: Tensor | None = None
@@ -159,6 +162,10 @@ class Forward:
     def output(self, kind: OutputKind, layer: int) -> Tensor:
         """The output of a decoder layer; see `OutputKind`."""
         return needed(self.outputs.get(LayerOutput(kind, layer)), f"{kind} of layer {layer}")
+
+    def another(self, form: Rewriting) -> Forward:
+        """The pass over the same conversations in another form."""
+        return needed(self.passes.get(form), f"the pass {form.record.__name__}")
 
     @property
     def answers(self) -> Tensor:
@@ -183,6 +190,40 @@ class Forward:
         counts = answers.sum(1)
         means = (grid.sum(1) / counts.clamp(min=1)).float()
         return means.masked_fill(counts == 0, empty)
+
+    def answer_values(self, value: TokenValue) -> tuple[Tensor, Tensor]:
+        """A value at each sample's answer tokens, one behind the other.
+
+        Two forms of a conversation differ in where the tokens of an answer stand. Counted so, the
+        n-th of one is the n-th of the other, as far as the maximum length left it in both.
+
+        Args:
+            value: a function that the signal's `needs` names.
+
+        Returns:
+            float64 [B, R], 0 behind a sample's last; and how many there are, int64 [B].
+        """
+        found = self.token_values.get(value)
+        values = needed(found, f"values of {getattr(value, '__name__', value)}")
+        return lined_up(values.double(), self.answers), self.answers.sum(1)
+
+
+def lined_up(values: Tensor, where: Tensor) -> Tensor:
+    """Values of rows of tokens, moved to the front of their rows.
+
+    Args:
+        values: [L], row by row.
+        where: bool [B, T], the L tokens that they belong to.
+
+    Returns:
+        [B, R], 0 behind a row's last; R is the most that a row has.
+    """
+    counts = where.sum(1)
+    ranks = torch.arange(int(counts.max()) if len(counts) else 0, device=where.device)
+    there = ranks < counts[:, None]  # [B, R]
+    out = torch.zeros(there.shape, dtype=values.dtype, device=values.device)
+    out[there] = values
+    return out
 
 
 def needed(found: T | None, what: str) -> T:

@@ -13,6 +13,7 @@ OPTIONS_coincide := --data.selector.num_clusters=584 --data.selector.seed=$(seed
 OPTIONS_semdedup := --data.selector.num_clusters=20 --data.selector.seed=$(seed)
 OPTIONS_self_sup := --data.selector.num_clusters=100 --data.selector.seed=$(seed)
 OPTIONS_hierarchical_kmeans := --data.selector.num_clusters=[584,58] --data.selector.seed=$(seed)
+OPTIONS_visnec := --data.selector.seed=$(seed)
 OPTIONS_random := --data.selector.seed=$(seed)
 
 CHOICE = --config configs/selectors/$(data.selector).yaml $(OPTIONS_$(data.selector)) \

@@ -10,6 +10,7 @@ from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import IGNORE, Encoder
 from coincide_pl.data.record import Record, Turn
 from coincide_pl.data.records import Records
+from coincide_pl.data.rewriting import WITHOUT_IMAGE
 from coincide_pl.errors import ModelError, SignalsError
 from coincide_pl.models.forward_pass import ForwardPass
 from coincide_pl.models.loading import load_model
@@ -34,7 +35,7 @@ def batch(tiny, tmp_path):
         records += [Record(f"{i}a", (f"{i % 2}.png",), turns)]
     together = Records.write(tmp_path / "r.arrow", records, image_root=tmp_path)
     encoder = Encoder(load_processor(tiny))
-    return EncodedBatches(together, encoder, text_only=True)[[0, 1, 2, 3]]
+    return EncodedBatches(together, encoder, rewritings=[WITHOUT_IMAGE])[[0, 1, 2, 3]]
 
 
 def alone(batch, row):
@@ -95,8 +96,8 @@ def test_mlp_outputs_are_what_the_layer_adds(tiny, batch):
 def test_the_pass_without_the_image_is_a_text_only_conversation(tiny, batch):
     model = load_model(tiny).eval()
     second = Needs(token_values=frozenset({NLL}))
-    forward = ForwardPass(model, Needs(without_image=second))(batch)
-    means = forward.without_image.answer_mean(NLL)
+    forward = ForwardPass(model, Needs(passes={WITHOUT_IMAGE: second}))(batch)
+    means = forward.another(WITHOUT_IMAGE).answer_mean(NLL)
     processor = AutoProcessor.from_pretrained(tiny)
     for row, question in enumerate(QUESTIONS):
         messages = [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}]
@@ -105,7 +106,7 @@ def test_the_pass_without_the_image_is_a_text_only_conversation(tiny, batch):
             messages.append({"role": role, "content": [{"type": "text", "text": text}]})
         text = processor.apply_chat_template(messages, tokenize=False)
         ids = processor.tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
-        ours = batch.text_only
+        ours = batch.rewritten[WITHOUT_IMAGE]
         length = int(ours.attention_mask[row].sum())
         assert ours.input_ids[row, :length].tolist() == ids[0].tolist()
         with torch.no_grad():
@@ -119,7 +120,7 @@ def test_a_pass_runs_once_for_the_union_of_what_signals_need(tiny, batch):
     model = load_model(tiny).eval()
     one = Needs(frozenset({LayerOutput("attention_output", 0)}))
     two = Needs(token_values=frozenset({NLL, El2n.value}))
-    passes, rows, second = [], [], Needs(without_image=two)
+    passes, rows, second = [], [], Needs(passes={WITHOUT_IMAGE: two})
     model.model.language_model.register_forward_hook(lambda *_: passes.append(1))
     model.lm_head.register_forward_hook(lambda _, given, __: rows.append(len(given[0])))
     batch.prefix = None
