@@ -107,7 +107,7 @@ class EncodedBatches(Dataset[Batch]):
             image_cache: bytes of processed images that each process keeps for later batches.
             blanks: give batches without images a blank one, for the parts of a model that lies in
                 pieces must run in all processes at once.
-            rewritings: beside each batch, make one of the same conversations in each of these forms.
+            rewritings: other forms of the conversations; each batch comes with one in each form.
         """
         self.blank: dict[str, Tensor] = {}
         if blanks:

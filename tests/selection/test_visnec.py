@@ -57,8 +57,8 @@ def test_wrong_input_is_named():
     with pytest.raises(SelectionError) as error:
         VisNec().select(Pool(range(5)), 2)
     assert "--model.signals=[nll,nll_without_image,instruction]" in str(error.value)
+    without_clip = Pool(range(5), signals(5, 0))
     with pytest.raises(SelectionError, match="predict --config models/clip` makes clip_text"):
-        given = signals(5, 0)
-        VisNec(2, features="clip_text").select(Pool(range(5), given), 2)
+        VisNec(2, features="clip_text").select(without_clip, 2)
     with pytest.raises(SelectionError, match="num_clusters: 0 must be positive"):
         VisNec(0)
