@@ -10,8 +10,11 @@ import pytest
 import torch
 import yaml
 from readmes import CPU, NOT_RUN, OWN_DATA, ROOT, SMALL, Shell, blocks
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from coincide_pl.models.conversion.llava_checkpoints import read_weights
+from coincide_pl.models.loading import save_checkpoint
+from coincide_pl.models.tiny import tiny_clip, tiny_tokenizer
 
 PARITY = ROOT / "tests/data/parity"
 READMES = sorted(
@@ -43,6 +46,7 @@ def place(tmp_path, models, llava_writer, monkeypatch):
     llava_writer(place / "images", 60).rename("mix.json")
     questions(place)
     originals(place)
+    to_assemble(place)
     for name in ("experiments", "coincide_pl", "configs"):
         (place / name).symlink_to(ROOT / name)
     return place
@@ -55,6 +59,22 @@ def questions(place):
     truths = [{"question_id": i, "label": ("yes", "no")[i % 2]} for i in range(4)]
     for name, items in (("llava_pope_test.jsonl", asked), ("pope_answers.jsonl", truths)):
         (place / name).write_text("".join(json.dumps(item) + "\n" for item in items))
+
+
+def to_assemble(place):
+    """A language model and a vision tower by the names that they are published under."""
+    tokenizer = tiny_tokenizer(400)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+    )
+    text = place / "HuggingFaceTB/SmolLM2-135M-Instruct"
+    save_checkpoint(text, LlamaForCausalLM(config), tokenizer)
+    tower = place / "google/siglip-base-patch16-224"
+    tiny_clip(str(tower), width=16, num_heads=2, image_size=32)
 
 
 def originals(place):

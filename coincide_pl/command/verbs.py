@@ -42,6 +42,11 @@ VERBS = (
         "coincide_pl.models.conversion.convert:convert",
         (("checkpoint", "directory of an original checkpoint"),),
     ),
+    Verb(
+        "assemble",
+        "make a LLaVA of a language model, a vision tower and a new projector",
+        "coincide_pl.models.assembly:assemble",
+    ),
     Verb("predict", "let the reference model read the data and write signals"),
     Verb("select", "let a selector read signals and write selection.safetensors"),
     Verb("fit", "finetune the target on the selection, and leave a checkpoint in model/"),

@@ -218,6 +218,8 @@ class TargetModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy, so scaled that each labeled token has the same share in the step."""
         logits, labels = self(batch)
+        if not logits.requires_grad:  # text alone, where the projector alone is trained
+            logits = logits + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
         total = F.cross_entropy(logits, labels, reduction="sum")
         loss = total / max(1, len(labels))
         self.train_accuracy(logits.detach().argmax(-1) == labels)
