@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.el2n import EL2N
     from coincide_pl.selection.methods.everything import All
     from coincide_pl.selection.methods.hierarchical_kmeans import HierarchicalKMeans
+    from coincide_pl.selection.methods.per_source import PerSource
     from coincide_pl.selection.methods.perplexity import Perplexity
     from coincide_pl.selection.methods.prism import Prism
     from coincide_pl.selection.methods.scal_select import ScalSelect
@@ -35,6 +36,7 @@ PLACES = {
     "EL2N": "methods.el2n",
     "All": "methods.everything",
     "HierarchicalKMeans": "methods.hierarchical_kmeans",
+    "PerSource": "methods.per_source",
     "Perplexity": "methods.perplexity",
     "Prism": "methods.prism",
     "ScalSelect": "methods.scal_select",
@@ -62,6 +64,7 @@ __all__ = [
     "Coincide",
     "D2Pruning",
     "HierarchicalKMeans",
+    "PerSource",
     "Perplexity",
     "Picks",
     "Pool",

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,30 @@ READERS = 8
 """Reads under way at once, where rows lie apart: disks answer several faster than one by one."""
 
 
+class Part:
+    """Some rows of an array, read when they are asked for; `Rows` takes it as it takes an array."""
+
+    def __init__(self, whole: Array, rows: Ints) -> None:
+        """Reads nothing yet.
+
+        Args:
+            whole: [N, ...], such as a memory map.
+            rows: int64 [n] ascending.
+        """
+        self.whole, self.rows = whole, rows
+        self.shape, self.dtype, self.ndim = (len(rows), *whole.shape[1:]), whole.dtype, whole.ndim
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice | Ints) -> Array:
+        found: Array = self.whole[self.rows[index]]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.whole[self.rows], dtype)
+
+
 class Rows:
     """Rows [n, D] of an array in memory or in a memory-mapped `.npy` file, or of several of them.
 
@@ -31,17 +56,22 @@ class Rows:
     under the map by `pread`, whole runs of rows at once.
     """
 
-    def __init__(self, *features: ArrayLike, chosen: Ints | None = None) -> None:
+    def __init__(self, *features: ArrayLike | Part, chosen: Ints | None = None) -> None:
         """Opens the files under the arrays; reads nothing yet.
 
         Args:
-            features: [N, D_i] of a float dtype: arrays, memory maps, or tensors in memory.
+            features: [N, D_i] of a float dtype: arrays, memory maps, or tensors in memory; or the
+                same rows of each.
             chosen: int64 [n] ascending, which of the N rows this is about (default: all).
 
         Raises:
             SelectionError: they are no numbers, or no rows of them.
         """
-        self.parts: list[Array] = [array_of(part) for part in features]
+        if isinstance(features[0], Part):
+            chosen = features[0].rows if chosen is None else features[0].rows[chosen]
+        self.parts: list[Array] = [
+            part.whole if isinstance(part, Part) else array_of(part) for part in features
+        ]
         for part in self.parts:
             if part.ndim != 2 or len(part) != len(self.parts[0]):
                 raise SelectionError(f"features must be rows [N, D], not of shape {part.shape}")
@@ -55,7 +85,7 @@ class Rows:
                 weakref.finalize(self, os.close, file)
 
     @classmethod
-    def of(cls, features: ArrayLike | Rows) -> Rows:
+    def of(cls, features: ArrayLike | Part | Rows) -> Rows:
         """Rows of an array, or the rows given."""
         return features if isinstance(features, Rows) else cls(features)
 
