@@ -129,6 +129,22 @@ def test_coincide_and_two_signals_side_by_side():
     assert counts(PerSource(SelfFilter()).select(both, 20)) == counts(selection)
 
 
+class Changed(Selector):
+    several = ("el2n",)
+
+    def pick(self, pool, count):
+        first, last = pool.several["el2n"]
+        return Picks(np.argsort(first - last, kind="stable")[:count])
+
+
+def test_a_signal_of_several_stores():
+    random = np.random.default_rng(0)
+    given = Pool(pool().records, several={"el2n": [random.random(100), random.random(100)]})
+    assert counts(PerSource(Changed()).select(given, 20)) == {"coco": 12, "vg": 6, "text": 2}
+    with pytest.raises(SelectionError, match="needs the signals el2n"):
+        PerSource(Changed()).select(pool(), 20)
+
+
 class Longest(Selector):
     signals = ()
 
@@ -152,8 +168,8 @@ def test_what_it_was_made_by_is_in_the_file(tmp_path):
         "selector": {"class_path": "coincide_pl.selection.Random", "init_args": {"seed": 3}},
         "shares": {"coco": 1.0},
     }
-    assert PerSource(EL2N()).signals == EL2N.signals
-    assert PerSource(Random()).signals == ()
+    assert PerSource(EL2N()).needs == EL2N.signals
+    assert PerSource(Random()).needs == ()
     assert PerSource(Coincide(3)).by_all_processes
     assert not PerSource(Random()).by_all_processes
 

@@ -53,9 +53,14 @@ class PerSource(Selector):
             if not any(shares.values()):
                 raise SelectionError("shares: no source has a weight")
         self.selector, self.shares = selector, shares
-        # Of this instance: what it needs, and who runs it, is as the other selector has it.
-        self.signals = selector.signals  # type: ignore[misc]
+        # Of this instance: what it reads, and who runs it, is as the other selector has it.
+        self.several = selector.several  # type: ignore[misc]
         self.by_all_processes = selector.by_all_processes  # type: ignore[misc]
+
+    @property
+    def needs(self) -> tuple[SignalKind, ...]:
+        """The signals that the other selector needs."""
+        return self.selector.needs
 
     @property
     def config(self) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class PerSource(Selector):
             if own:
                 inner = self._sized(len(rows) / len(pool))
                 try:
-                    chosen[name] = rows, inner.select(part_of(pool, self.signals, name, rows), own)
+                    chosen[name] = rows, inner.select(part_of(pool, inner, name, rows), own)
                 except SelectionError as error:
                     raise SelectionError(f"source {name!r}: {error}") from error
         figures = {name: one.figures for name, (_, one) in chosen.items() if one.figures}
@@ -150,22 +155,24 @@ def apportioned(weights: Floats, sizes: Ints, count: int) -> Ints:
     return counts
 
 
-def part_of(pool: Pool, needed: Sequence[SignalKind], name: str, rows: Ints) -> Pool:
+def part_of(pool: Pool, selector: Selector, name: str, rows: Ints) -> Pool:
     """The rows of a source as a pool; of wide signals, rows are read when they are asked for.
 
     Args:
         pool: all rows.
-        needed: the signals that the selector reads.
+        selector: tells which signals it needs.
         name: of the source; what is kept of it is kept apart from that of others.
         rows: int64 ascending.
     """
+
+    def own(values: Array) -> Array:
+        return values[rows] if values.ndim == 1 else cast("Array", Part(values, rows))
+
     return replace(
         pool,
         records=_Records(pool.records, rows),
-        signals={
-            key: values[rows] if values.ndim == 1 else cast("Array", Part(values, rows))
-            for key, values in ((name_of(kind), pool.signals[name_of(kind)]) for kind in needed)
-        },
+        signals={kind: own(pool.signals[kind]) for kind in map(name_of, selector.needs)},
+        several={kind: [*map(own, pool.several[kind])] for kind in map(name_of, selector.several)},
         cache=pool.cache.also({"source": name, "rows": len(rows)}),
     )
 
