@@ -214,6 +214,11 @@ class Records(Sequence[Record]):
         return list(self._table.column("source").to_pylist())
 
     @property
+    def source_names(self) -> list[str]:
+        """The distinct sources, sorted; `all` stands for none, as in batches."""
+        return sorted({name or "all" for name in self._table.column("source").unique().to_pylist()})
+
+    @property
     def answers(self) -> list[str]:
         """The text of every record's last turn, [N]."""
         return [

@@ -73,6 +73,58 @@ class LastCheckpoint(ModelCheckpoint):
         self._train_time_interval = timedelta(seconds=max(SECONDS, spent / SHARE))
 
 
+class EpochCheckpoints(ModelCheckpoint):
+    """Keeps a checkpoint of every epoch, `checkpoints/epoch-N.ckpt` in the run, counted from 0.
+
+    With each, the mean learning rate of its epoch, by which LESS weighs checkpoints.
+    """
+
+    def __init__(self) -> None:
+        """Keeps all of them."""
+        super().__init__(
+            filename="epoch-{epoch}",
+            auto_insert_metric_name=False,
+            save_top_k=-1,
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        self.epoch, self.rates, self.steps = -1, 0.0, 0
+
+    @property
+    def state_key(self) -> str:
+        """The name of this callback's state in a checkpoint."""
+        return type(self).__qualname__
+
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Finds the folder, wherever the logger's is."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_before_optimizer_step(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Adds the learning rate of the step, of the parameters that have no own."""
+        if trainer.current_epoch != self.epoch:
+            self.epoch, self.rates, self.steps = trainer.current_epoch, 0.0, 0
+        self.rates += float(optimizer.param_groups[0]["lr"])
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch, the sum of its learning rates, and its steps."""
+        return {"epoch": self.epoch, "rates": self.rates, "steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with them."""
+        self.epoch, self.rates = state_dict["epoch"], state_dict["rates"]
+        self.steps = state_dict["steps"]
+
+
 class Checkpoints(TorchCheckpointIO):
     """Reads and writes training checkpoints: whole or not at all, and never with code in them."""
 

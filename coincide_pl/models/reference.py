@@ -58,7 +58,8 @@ class ReferenceModule(lightning.LightningModule):
         self.signals = chosen(["activations"] if signals is None else signals, layers or ())
         self.needs = union(signal.needs for signal in self.signals)
         for signal in self.signals:
-            if signal.needs.embeddings or signal.needs.scores:
+            needs = signal.needs
+            if needs.embeddings or needs.scores or needs.gradients:
                 raise ModelError(
                     f"signals: a reference model does not make {signal.name}: "
                     f"{making([type(signal)])}"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from coincide_pl.signals.difficulty import Difficulty
     from coincide_pl.signals.embeddings import LastToken, MeanToken
     from coincide_pl.signals.forward import Forward, LayerOutput, ModelFacts, Needs, Predictions
+    from coincide_pl.signals.gradients import AdamGradient, Gradient, GradientNorm, Task
     from coincide_pl.signals.image_tokens import AttendedImageToken, MeanImageToken
     from coincide_pl.signals.likelihood import El2n, Margin, NegativeLogLikelihood
     from coincide_pl.signals.manifest import Manifest, StoredSignal
@@ -36,6 +37,7 @@ FILES = (
     "image_tokens",
     "clip",
     "difficulty",
+    "gradients",
     "manifest",
     "store",
 )
@@ -43,6 +45,7 @@ FILES = (
 
 __all__ = [
     "Activations",
+    "AdamGradient",
     "AttendedImageToken",
     "ClipImage",
     "ClipScore",
@@ -50,6 +53,8 @@ __all__ = [
     "Difficulty",
     "El2n",
     "Forward",
+    "Gradient",
+    "GradientNorm",
     "Instruction",
     "LastToken",
     "LayerOutput",
@@ -71,6 +76,7 @@ __all__ = [
     "SignalsStore",
     "SignalsWriter",
     "StoredSignal",
+    "Task",
     "WriteDifficulty",
     "WriteSignals",
     "load_signals",

@@ -12,6 +12,7 @@ import coincide_pl.signals.activations
 import coincide_pl.signals.clip
 import coincide_pl.signals.difficulty
 import coincide_pl.signals.embeddings
+import coincide_pl.signals.gradients
 import coincide_pl.signals.image_tokens
 import coincide_pl.signals.likelihood
 import coincide_pl.signals.rewritten  # noqa: F401

@@ -83,6 +83,23 @@ TokenValue: TypeAlias = Callable[[Predictions], Tensor]
 
 
 @dataclass(frozen=True)
+class GradientRead:
+    """What is read of each sample's gradient by the weights of LoRA adapters.
+
+    Attributes:
+        target_modules: last names of the linear layers whose adapters count; all by default.
+        adam: whether the direction of a step of Adam takes the gradient's place.
+        size: width of its projection; None for the norm of the gradient itself.
+        seed: of the projection.
+    """
+
+    target_modules: tuple[str, ...] = ()
+    adam: bool = False
+    size: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a pass must give; `a | b` is what both need.
 
@@ -93,6 +110,7 @@ class Needs:
         passes: what is needed of further passes, over the same conversations in other forms.
         embeddings: whether embeddings of image and text, by a model that makes them apart.
         scores: whether the outputs of a score net that was trained beside the model.
+        gradients: what is needed of each sample's gradient.
     """
 
     outputs: Set[LayerOutput] = frozenset()
@@ -101,11 +119,13 @@ class Needs:
     passes: Mapping[Rewriting, Needs] = field(default_factory=dict)
     embeddings: bool = False
     scores: bool = False
+    gradients: Set[GradientRead] = frozenset()
 
     def __post_init__(self) -> None:
         """Sets that are given become ones that never change."""
         object.__setattr__(self, "outputs", frozenset(self.outputs))
         object.__setattr__(self, "token_values", frozenset(self.token_values))
+        object.__setattr__(self, "gradients", frozenset(self.gradients))
 
     def __or__(self, other: Needs) -> Needs:
         """What is needed for both."""
@@ -119,6 +139,7 @@ class Needs:
             },
             self.embeddings or other.embeddings,
             self.scores or other.scores,
+            self.gradients | other.gradients,
         )
 
 
@@ -143,6 +164,7 @@ class Forward:
         image_embeddings: float32 [B, D] of norm 1; zeros where a sample has no image.
         text_embeddings: float32 [B, D] of norm 1.
         scores: float32 [B], outputs of a score net.
+        gradients: float32 [B, size], or [B] for norms, by what is read of them.
     """
 
     given: Batch | None
@@ -153,6 +175,7 @@ class Forward:
     image_embeddings: Tensor | None = None
     text_embeddings: Tensor | None = None
     scores: Tensor | None = None
+    gradients: dict[GradientRead, Tensor] = field(default_factory=dict)
 
     @property
     def batch(self) -> Batch:
@@ -166,6 +189,10 @@ class Forward:
     def another(self, form: Rewriting) -> Forward:
         """The pass over the same conversations in another form."""
         return needed(self.passes.get(form), f"the pass {form.record.__name__}")
+
+    def gradient(self, read: GradientRead) -> Tensor:
+        """Projected gradients [B, size] or their norms [B]."""
+        return needed(self.gradients.get(read), "gradients")
 
     @property
     def answers(self) -> Tensor:

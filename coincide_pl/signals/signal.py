@@ -12,7 +12,7 @@ from torch import Tensor
 from coincide_pl.errors import SignalsError
 from coincide_pl.signals.forward import Forward, ModelFacts, Needs
 
-StoredAs = Literal["float16", "float32"]
+StoredAs = Literal["float16", "float32", "int32"]
 
 
 class Signal(ABC):
