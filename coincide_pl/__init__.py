@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         ShardDataset,
     )
     from coincide_pl.datamodule import InstructionData
-    from coincide_pl.models import ReferenceModule, TargetModule
+    from coincide_pl.models import GradientModule, ReferenceModule, TargetModule
     from coincide_pl.selection import (
         EL2N,
         All,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         Coincide,
         D2Pruning,
         HierarchicalKMeans,
+        Icons,
+        Less,
         Perplexity,
         PerSource,
         Prism,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         SelfFilter,
         SelfSup,
         SemDeDup,
+        Tive,
         VisNec,
     )
     from coincide_pl.signals import Signal, load_signals
@@ -50,8 +53,11 @@ __all__ = [
     "Coincide",
     "D2Pruning",
     "EasyVQA",
+    "GradientModule",
     "HierarchicalKMeans",
+    "Icons",
     "InstructionData",
+    "Less",
     "LlavaJson",
     "Mix",
     "PerSource",
@@ -70,6 +76,7 @@ __all__ = [
     "ShardDataset",
     "Signal",
     "TargetModule",
+    "Tive",
     "VisNec",
     "load_signals",
 ]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.el2n import EL2N
     from coincide_pl.selection.methods.everything import All
     from coincide_pl.selection.methods.hierarchical_kmeans import HierarchicalKMeans
+    from coincide_pl.selection.methods.icons import Icons
+    from coincide_pl.selection.methods.less import Less
     from coincide_pl.selection.methods.per_source import PerSource
     from coincide_pl.selection.methods.perplexity import Perplexity
     from coincide_pl.selection.methods.prism import Prism
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.self_filter import SelfFilter
     from coincide_pl.selection.methods.self_sup import SelfSup
     from coincide_pl.selection.methods.semdedup import SemDeDup
+    from coincide_pl.selection.methods.tive import Tive
     from coincide_pl.selection.methods.uniform import Random
     from coincide_pl.selection.methods.visnec import VisNec
     from coincide_pl.selection.selection import Selection
@@ -37,12 +40,15 @@ PLACES = {
     "All": "methods.everything",
     "HierarchicalKMeans": "methods.hierarchical_kmeans",
     "PerSource": "methods.per_source",
+    "Icons": "methods.icons",
+    "Less": "methods.less",
     "Perplexity": "methods.perplexity",
     "Prism": "methods.prism",
     "ScalSelect": "methods.scal_select",
     "SelfFilter": "methods.self_filter",
     "SelfSup": "methods.self_sup",
     "SemDeDup": "methods.semdedup",
+    "Tive": "methods.tive",
     "Random": "methods.uniform",
     "VisNec": "methods.visnec",
     "Selection": "selection",
@@ -64,6 +70,8 @@ __all__ = [
     "Coincide",
     "D2Pruning",
     "HierarchicalKMeans",
+    "Icons",
+    "Less",
     "PerSource",
     "Perplexity",
     "Picks",
@@ -76,6 +84,7 @@ __all__ = [
     "SelfFilter",
     "SelfSup",
     "SemDeDup",
+    "Tive",
     "VisNec",
     "budgets",
     "density",

@@ -56,6 +56,10 @@ class SignalSources:
         used = [store for store in stores if needed & store.kinds]
         if used:  # a store that has no part in it may come and go
             fingerprints["signals"] = " + ".join(map(self.noted, used))
+        if selector.stores:
+            fingerprints["targets"] = " + ".join(
+                SignalsStore(d).fingerprint for d in selector.stores
+            )
         signals = Signals(used)
         num_layers = None
         if "activations" in needed & set(signals):
@@ -69,6 +73,7 @@ class SignalSources:
             Cache(used[0].directory / "selection", {}) if used else NoCache(),
             str(device) if device is not None and device.type == "cuda" else "cpu",
             {name: signals.every(name) for name in map(name_of, selector.several)},
+            {name: signals.origins(name) for name in map(name_of, kinds)},
         )
 
     def signal(self, name: str, reader: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import Array, Arrays, Ints
 from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selection import PUBLIC, Selection
+from coincide_pl.signals.manifest import Origin
 from coincide_pl.signals.signal import Signal, making
 
 SignalKind = type[Signal] | str
@@ -31,6 +32,7 @@ class Pool:
         signals: per-sample arrays [N, ...] by name, rows in record order.
         several: by name, signals that are read from several stores, such as one per checkpoint:
             their arrays [N, ...] in the order of `data.signals`.
+        origins: by name, what each array of a signal comes from, in the same order.
         fingerprints: of the data, of the signals, and so on.
         num_layers: M, how many layers the activations hold, if there are activations.
         cache: where a selector may keep what it would compute again for another fraction.
@@ -44,6 +46,7 @@ class Pool:
     cache: Cache = field(default_factory=NoCache)
     device: str = "cpu"
     several: Mapping[str, Sequence[Array]] = field(default_factory=dict)
+    origins: Mapping[str, Sequence[Origin]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -95,6 +98,11 @@ class Selector(ABC):
     def needs(self) -> tuple[SignalKind, ...]:
         """Signals it needs of one store each; a subclass may let its arguments say which."""
         return self.signals
+
+    @property
+    def stores(self) -> Sequence[str]:
+        """Directories of signals of other data that it reads, such as of tasks to choose for."""
+        return ()
 
     @abstractmethod
     def pick(self, pool: Pool, count: int) -> Picks:

@@ -125,6 +125,19 @@ class Manifest:
         return found
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What an array of a signal comes from.
+
+    Attributes:
+        manifest: of its store.
+        signal: what that says of the signal.
+    """
+
+    manifest: Manifest
+    signal: StoredSignal
+
+
 def _compared(mine: dict[str, Any], theirs: dict[str, Any], of: str) -> list[str]:
     return [
         f"{of}{name} {json.dumps(mine.get(name))}, not {json.dumps(theirs.get(name))}"

@@ -25,6 +25,7 @@ from coincide_pl.files import content_digest, is_as_it_was, reason, write_all
 from coincide_pl.signals.manifest import (
     MANIFEST,
     Manifest,
+    Origin,
     array_file,
     check_arrays,
     layout,
@@ -366,6 +367,17 @@ class Signals(Mapping[str, np.ndarray]):
             kind: the default name of the signal's class.
         """
         return [store[name] for store, name in self._found.get(kind, [])]
+
+    def origins(self, kind: str) -> list[Origin]:
+        """What the arrays of a signal come from, in the order of the stores.
+
+        Args:
+            kind: the default name of the signal's class.
+        """
+        return [
+            Origin(store.manifest, store.manifest.signals[name])
+            for store, name in self._found.get(kind, [])
+        ]
 
     def __getitem__(self, kind: str) -> np.ndarray:
         store, name = self.holder(kind)

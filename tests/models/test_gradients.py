@@ -88,7 +88,8 @@ def close(ours, expected):
 
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"
+    "ignore::UserWarning",
+    "ignore::FutureWarning",  # Lightning's, in Python
 )
 
 
