@@ -21,12 +21,24 @@ READS_prism := reference
 READS_scal_select := reference
 READS_hierarchical_kmeans := reference
 READS_visnec := reference
+READS_less := gradients-0 gradients-1 gradients-2 gradients-3
+READS_icons := gradients-3
+READS_tive := gradients-3
 READS := $(READS_$(data.selector))
+# Signals of the tasks' own data, one store for each checkpoint of the warm-up.
+ALSO_less := $(READS_less:%=task-%)
+ALSO_icons := $(READS_icons:%=task-%)
+ALSO := $(ALSO_$(data.selector))
 STORE_reference := $(SWEEP)/reference
 STORE_clip := $(SWEEP)/clip
 STORE_self_filter := $(SWEEP)/self_filter/signals
+$(foreach store,$(READS_less),$(eval STORE_$(store) := $(SWEEP)/$(store)))
 empty :=
 space := $(empty) $(empty)
 comma := ,
 # The stores as a list for --data.signals.
 STORES = [$(subst $(space),$(comma),$(strip $(foreach store,$(READS),$(STORE_$(store)))))]
+TARGETS = [$(subst $(space),$(comma),$(strip $(ALSO:%=$(SWEEP)/%)))]
+OPTIONS_less = --data.selector.targets=$(TARGETS)
+OPTIONS_icons = --data.selector.targets=$(TARGETS) --data.selector.seed=$(seed)
+OPTIONS_tive = --data.selector.seed=$(seed)

@@ -68,7 +68,8 @@ all:
 	OMP_NUM_THREADS=$(THREADS) $(MAKE) -f $(HERE)/stages.mk -j $(JOBS) signals $(MORE)
 	$(MAKE) -f $(HERE)/stages.mk comparison $(MORE:claims=ablations)
 signals: $(RUN)/all/results.json $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed \
-  $(SWEEP)/self_filter/.sealed
+  $(SWEEP)/self_filter/.sealed \
+  $(foreach store,$(READS_less) $(ALSO_less),$(SWEEP)/$(store)/.sealed)
 claims: $(RUN)/clusters.md $(RUN)/transfer.md
 
 comparison: signals
@@ -146,6 +147,29 @@ $(SWEEP)/clip/.sealed: $(SWEEP)/tiny-clip/config.json $(RUN)/data/test.json
 $(SWEEP)/self_filter/.sealed: $(SWEEP)/clip/.sealed $(RUN)/start-target/model/config.json
 	$(LIGHTNING) fit --config $(HERE)/self_filter.yaml $(DATA) --data.signals=$(SWEEP)/clip \
 	  --model.pretrained=$(RUN)/start-target/model --trainer.default_root_dir=$(@D)
+	@touch $@
+
+# LESS, ICONS and TIVE: one warm-up for all, with LoRA on the reference's start, on a random 5 % of
+# the data, four epochs (LESS); gradients at the checkpoint of each, of the training data, whose
+# sources are the compositions, and of the validation set, whose tasks are the skills.
+CHECKPOINTS := 0 1 2 3
+GRADIENTS = $(LIGHTNING) predict --config $(HERE)/gradients.yaml --data.signals=$(@D) \
+  --model.pretrained=$(RUN)/start-reference/model \
+  --model.warm_up=$(SWEEP)/warm-up/checkpoints/epoch-$*.ckpt --trainer.default_root_dir=$(@D)
+
+$(SWEEP)/warm-up/model/config.json: $(RUN)/start-reference/model/config.json $(RUN)/data/test.json
+	$(LIGHTNING) fit --config $(HERE)/target.yaml $(DATA) --config configs/trainers/warm_up.yaml \
+	  --config configs/selectors/random.yaml --data.selector.seed=2 --data.fraction=0.05 \
+	  --model.pretrained=$(<D) --model.lora.rank=8 --model.lora.alpha=16 \
+	  --trainer.default_root_dir=$(SWEEP)/warm-up
+
+$(CHECKPOINTS:%=$(SWEEP)/gradients-%/.sealed): $(SWEEP)/gradients-%/.sealed: $(SWEEP)/warm-up/model/config.json
+	$(GRADIENTS) $(DATA)
+	@touch $@
+
+$(CHECKPOINTS:%=$(SWEEP)/task-gradients-%/.sealed): $(SWEEP)/task-gradients-%/.sealed: \
+  $(SWEEP)/warm-up/model/config.json
+	$(GRADIENTS) --data.train.path=$(RUN)/data/val.json --data.train.source_field=skill
 	@touch $@
 
 # Claims 1 and 2: clusters against compositions, and the proxy against measured transfer.

@@ -48,7 +48,7 @@ $(SWEEP)/$(OWN)/.sealed: $(RUN)/reference/model/config.json
 	  --trainer.default_root_dir=$(@D)
 	@touch $@
 
-$(CELL)/selection.safetensors: $(foreach store,$(READS),$(SWEEP)/$(store)/.sealed)
+$(CELL)/selection.safetensors: $(foreach store,$(READS) $(ALSO),$(SWEEP)/$(store)/.sealed)
 	$(LIGHTNING) select --config $(HERE)/select.yaml $(CHOICE)
 
 $(CELL)/model/config.json: $(CELL)/selection.safetensors $(RUN)/start-target/model/config.json

@@ -20,8 +20,11 @@ CHOICE = --config configs/selectors/$(data.selector).yaml $(OPTIONS_$(data.selec
   --data.fraction=$(data.fraction) --data.signals=$(STORES) \
   --seed_everything=$(seed) --trainer.default_root_dir=$(CELL)
 
+IMAGES = $(shell $(BIN)/python -c 'import coincide_pl; print(coincide_pl.EasyVQA().image_root)')
+
 .PHONY: signals cell pictures
 signals: $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed $(SWEEP)/self_filter/.sealed \
+  $(foreach store,$(READS_less) $(ALSO_less),$(SWEEP)/$(store)/.sealed) \
   $(RUN)/all/results.json
 cell: $(CELL)/results.json
 
@@ -49,7 +52,37 @@ $(SWEEP)/self_filter/.sealed: $(SWEEP)/clip/.sealed $(RUN)/start-target/model/co
 	  --model.pretrained=$(RUN)/start-target/model --trainer.default_root_dir=$(@D)
 	@touch $@
 
-$(CELL)/selection.safetensors: $(foreach store,$(READS),$(SWEEP)/$(store)/.sealed)
+# LESS, ICONS and TIVE: one warm-up for all, with LoRA on the reference's start, on a random 5 % of
+# the questions, four epochs (LESS); gradients at the checkpoint of each.
+CHECKPOINTS := 0 1 2 3
+GRADIENTS = $(LIGHTNING) predict --config $(HERE)/gradients.yaml --data.signals=$(@D) \
+  --model.pretrained=$(RUN)/start-reference/model \
+  --model.warm_up=$(SWEEP)/warm-up/checkpoints/epoch-$*.ckpt --trainer.default_root_dir=$(@D)
+
+$(SWEEP)/warm-up/model/config.json: $(RUN)/start-reference/model/config.json
+	$(LIGHTNING) fit --config $(HERE)/target.yaml --config configs/trainers/warm_up.yaml \
+	  --config configs/selectors/random.yaml --data.selector.seed=2 --data.fraction=0.05 \
+	  --model.pretrained=$(<D) --model.lora.rank=8 --model.lora.alpha=16 \
+	  --trainer.default_root_dir=$(SWEEP)/warm-up
+
+$(CHECKPOINTS:%=$(SWEEP)/gradients-%/.sealed): $(SWEEP)/gradients-%/.sealed: $(SWEEP)/warm-up/model/config.json
+	$(GRADIENTS)
+	@touch $@
+
+# easy-VQA has no validation set: a random 1 % of the training questions stand for its tasks, the
+# four families.
+$(SWEEP)/tasks/tasks.json:
+	$(LIGHTNING) select --config $(HERE)/select.yaml --config configs/selectors/random.yaml \
+	  --data.selector.seed=3 --data.fraction=0.01 --trainer.default_root_dir=$(@D)
+	$(LIGHTNING) subset $(@D) --output=$@
+
+$(CHECKPOINTS:%=$(SWEEP)/task-gradients-%/.sealed): $(SWEEP)/task-gradients-%/.sealed: \
+  $(SWEEP)/warm-up/model/config.json $(SWEEP)/tasks/tasks.json
+	$(GRADIENTS) --data.train=LlavaJson --data.train.path=$(SWEEP)/tasks/tasks.json \
+	  --data.train.source_field=source --data.train.image_folder=$(IMAGES)
+	@touch $@
+
+$(CELL)/selection.safetensors: $(foreach store,$(READS) $(ALSO),$(SWEEP)/$(store)/.sealed)
 	$(LIGHTNING) select --config $(HERE)/select.yaml $(CHOICE)
 
 $(CELL)/model/config.json: $(CELL)/selection.safetensors $(RUN)/start-target/model/config.json
