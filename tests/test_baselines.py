@@ -62,11 +62,26 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
     difficulty = SignalsStore(hard)["difficulty"]
     assert difficulty.shape == (60,)
     assert difficulty.std() > 0
+    warm, gradients = tmp_path / "warm", tmp_path / "gradients"
+    run(
+        *("fit", "--config", ROOT / "configs/models/target_lora.yaml"),
+        *("--config", ROOT / "configs/trainers/warm_up.yaml", "--trainer.max_epochs=1"),
+        *(f"--model.pretrained={tiny}", "--model.lora.rank=4"),
+        place="warm",
+    )
+    run(
+        *("predict", "--config", ROOT / "configs/models/gradients.yaml"),
+        *(f"--model.pretrained={tiny}", f"--model.warm_up={warm}", f"--data.signals={gradients}"),
+        "--model.signals=[gradient,adam_gradient,gradient_norm]",
+        place="gradients",
+    )
     chosen = {}
     for config in sorted((ROOT / "configs/selectors").glob("*.yaml")):
         if config.stem == "all":
             continue
-        words = ["select", "--config", config, f"--data.signals=[{signals},{clip},{hard}]"]
+        words = ["select", "--config", config, f"--data.signals=[{signals},{clip},{hard},{gradients}]"]
+        if config.stem in ("less", "icons"):
+            words.append(f"--data.selector.targets=[{gradients}]")
         if config.stem in SMALL:
             words.append(f"--data.selector.num_clusters={SMALL[config.stem]}")
         run(*words, place=config.stem)
@@ -83,6 +98,7 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
     both = f"{prints['clip']} + {SignalsStore(hard).fingerprint}"
     assert chosen["self_filter"].made_from["signals"] == both
     assert "signals" not in chosen["random"].made_from
+    assert chosen["less"].made_from["targets"] == SignalsStore(gradients).fingerprint
     expected = np.argsort(-difficulty, kind="stable")[0]
     assert chosen["self_filter"].indices[0] == expected
 

@@ -44,6 +44,7 @@ def place(tmp_path, models, llava_writer, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("HOME", str(tmp_path))
     llava_writer(place / "images", 60).rename("mix.json")
+    shutil.copy("mix.json", "tasks.json")
     questions(place)
     originals(place)
     to_assemble(place)

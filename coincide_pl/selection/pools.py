@@ -57,9 +57,8 @@ class SignalSources:
         if used:  # a store that has no part in it may come and go
             fingerprints["signals"] = " + ".join(map(self.noted, used))
         if selector.stores:
-            fingerprints["targets"] = " + ".join(
-                SignalsStore(d).fingerprint for d in selector.stores
-            )
+            others = [SignalsStore(directory) for directory in selector.stores]
+            fingerprints["targets"] = " + ".join(map(self.noted, others))
         signals = Signals(used)
         num_layers = None
         if "activations" in needed & set(signals):

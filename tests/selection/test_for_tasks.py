@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from coincide_pl.data.record import Record
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection import Icons, Less, Pool, Tive
-from coincide_pl.selection.methods.tive import scores, shares
+from coincide_pl.selection.methods.tive import scores
 from coincide_pl.signals.manifest import Manifest, Origin, StoredSignal
 from coincide_pl.signals.store import SignalsStore, SignalsWriter
 
@@ -152,24 +152,6 @@ def test_which_of_as_many_votes_are_kept_is_drawn_anew_with_another_seed(tmp_pat
     found = [Icons([path], percent=80, seed=s).select(pool(train), 30).indices for s in (0, 0, 1)]
     assert (found[0] == found[1]).all()
     assert set(found[0]) != set(found[2])
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 10), st.integers(0, 30)), min_size=1, max_size=8),
-    st.integers(0, 100),
-)
-@settings(max_examples=200, deadline=None)
-def test_shares_are_by_weight_whole_and_exact(tasks, count):
-    weights, sizes = np.array([w for w, _ in tasks]), np.array([n for _, n in tasks])
-    count = min(count, int(sizes.sum()))
-    found = shares(weights, sizes, count)
-    assert found.sum() == count
-    assert (found >= 0).all()
-    assert (found <= sizes).all()
-    free = (found < sizes) & (weights > 1e-6)
-    if free.sum() > 1:  # those that are not taken whole give by weight, to a rounding
-        ratio = found[free] / weights[free]
-        assert (np.abs(ratio - ratio.mean()) * weights[free] <= 1 + weights[free].sum()).all()
 
 
 def records(sources):

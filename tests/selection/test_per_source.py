@@ -18,7 +18,7 @@ from coincide_pl.selection import (
     SelfFilter,
     SemDeDup,
 )
-from coincide_pl.selection.methods.per_source import apportioned
+from coincide_pl.selection.steps.apportioned import apportioned
 
 NAMES = ["coco"] * 60 + ["vg"] * 30 + ["text"] * 10
 ORDER = np.random.default_rng(0).permutation(100)

@@ -16,6 +16,7 @@ from coincide_pl.selection.arrays.dtypes import Array, Floats, Ints
 from coincide_pl.selection.arrays.rows import Part
 from coincide_pl.selection.selection import Selection
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind, name_of
+from coincide_pl.selection.steps.apportioned import apportioned
 
 Shares = Literal["proportional", "equal"] | dict[str, float]
 """By the sizes of the sources; the same for each; or a weight for each by name."""
@@ -61,6 +62,11 @@ class PerSource(Selector):
     def needs(self) -> tuple[SignalKind, ...]:
         """The signals that the other selector needs."""
         return self.selector.needs
+
+    @property
+    def stores(self) -> Sequence[str]:
+        """The stores of other data that the other selector reads."""
+        return self.selector.stores
 
     @property
     def config(self) -> dict[str, Any]:
@@ -122,37 +128,6 @@ def sources_of(records: Sequence[Record]) -> dict[str, Ints]:
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
     return dict(zip(names, np.split(order, ends), strict=True))
-
-
-def apportioned(weights: Floats, sizes: Ints, count: int) -> Ints:
-    """A count divided by weights, by largest remainders, no part above its size.
-
-    Args:
-        weights: [S], not negative.
-        sizes: int [S], the most that each may get.
-        count: what is divided.
-
-    Returns:
-        int64 [S], of sum `count`.
-
-    Raises:
-        SelectionError: what has a weight is smaller than the count.
-    """
-    room = np.where(weights > 0, sizes, 0).astype(np.int64)
-    if room.sum() < count:
-        raise SelectionError(f"shares: the sources that have some hold {room.sum()} of {count}")
-    whole = room == 0
-    while True:  # sources that are taken whole, until no other is
-        left = count - room[whole].sum()
-        quotas = np.where(whole, 0.0, weights)
-        quotas = quotas * (left / quotas.sum()) if left else np.zeros(len(quotas))
-        if not (small := ~whole & (quotas >= room)).any():
-            break
-        whole |= small
-    counts = np.where(whole, room, np.floor(quotas).astype(np.int64))
-    order = np.lexsort((np.arange(len(room)), np.floor(quotas) - quotas))
-    counts[order[~whole[order]][: count - counts.sum()]] += 1
-    return counts
 
 
 def part_of(pool: Pool, selector: Selector, name: str, rows: Ints) -> Pool:

@@ -13,6 +13,7 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import Array, Floats, Ints
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.selection.steps.apportioned import apportioned
 from coincide_pl.selection.steps.influence import height, sums_by_group
 from coincide_pl.signals.gradients import Gradient, GradientNorm
 
@@ -65,7 +66,8 @@ class Tive(Selector):
             )
         norms = np.asarray(pool.signals[GradientNorm.name], np.float64)
         means = np.bincount(task[task >= 0], norms[task >= 0], len(names)) / np.maximum(sizes, 1)
-        budgets = shares(means, sizes, count)
+        least = means.max() * 1e-9 or 1.0  # so that no task is without a share
+        budgets = apportioned(np.maximum(means, least), sizes, count)
         found = pool.cache.also(pool.fingerprints).once(
             "tive",
             {"without": self.without},
@@ -104,32 +106,4 @@ def scores(gradients: Array, task: Ints, count: int) -> Floats:
     for span, block in rows.blocks(height(rows)):
         own = task[span]
         out[span] = np.einsum("nd,nd->n", block.astype(np.float32), directions[own])
-    return out
-
-
-def shares(weights: Floats, sizes: Ints, count: int) -> Ints:
-    """How many samples each task gives: by weight, at most all it has, and `count` together.
-
-    Args:
-        weights: float64 [K], not negative; tasks without any weight come last.
-        sizes: int [K], of sum `count` at least.
-        count: samples in all.
-
-    Returns:
-        int64 [K].
-    """
-    out = np.zeros(len(sizes), np.int64)
-    while (rest := count - int(out.sum())) > 0:
-        room = sizes - out
-        own = np.where(room > 0, weights, 0)
-        if not own.any():
-            own = room.astype(np.float64)
-        wanted = own / own.sum() * rest
-        full = (room > 0) & (wanted >= room)
-        if full.any():
-            out[full] = sizes[full]
-            continue
-        out += np.floor(wanted).astype(np.int64)
-        left = count - int(out.sum())
-        out[np.argsort(np.floor(wanted) - wanted, kind="stable")[:left]] += 1
     return out
