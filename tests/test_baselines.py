@@ -79,7 +79,12 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
     for config in sorted((ROOT / "configs/selectors").glob("*.yaml")):
         if config.stem == "all":
             continue
-        words = ["select", "--config", config, f"--data.signals=[{signals},{clip},{hard},{gradients}]"]
+        words = [
+            "select",
+            "--config",
+            config,
+            f"--data.signals=[{signals},{clip},{hard},{gradients}]",
+        ]
         if config.stem in ("less", "icons"):
             words.append(f"--data.selector.targets=[{gradients}]")
         if config.stem in SMALL:

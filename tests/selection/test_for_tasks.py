@@ -193,11 +193,11 @@ def test_tive_draws_by_weight():
     signals = {"gradient": gradients, "gradient_norm": np.ones(4, np.float32)}
     drawn = [
         int(Tive(2.0, seed=seed).select(Pool(records("aaaa"), signals), 1).indices[0])
-        for seed in range(3000)
+        for seed in range(1000)
     ]
     weights = np.exp(2 * scores(gradients, np.zeros(4, int), 1))
-    shares_drawn = np.bincount(drawn, minlength=4) / 3000
-    np.testing.assert_allclose(shares_drawn, weights / weights.sum(), atol=0.04)
+    shares_drawn = np.bincount(drawn, minlength=4) / 1000
+    np.testing.assert_allclose(shares_drawn, weights / weights.sum(), atol=0.06)
 
 
 def test_tive_leaves_sources_out():
