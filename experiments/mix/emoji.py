@@ -96,7 +96,13 @@ DRAWN = 160
 HELD_OUT = 6
 """Every sixth picture of a kind is in no training data."""
 
-KIND = {name: kind for kind, names in KINDS.items() for name in " ".join(names.split()).split(", ")}
+
+def listed(text: str) -> list[str]:
+    """The names in a text, between commas."""
+    return " ".join(text.split()).split(", ")
+
+
+KIND = {name: kind for kind, names in KINDS.items() for name in listed(names)}
 """The kind of each name."""
 ORDER = {kind: [name for name in KIND if KIND[name] == kind] for kind in KINDS}
 UNSEEN = [name for names in ORDER.values() for name in names[HELD_OUT - 1 :: HELD_OUT]]
