@@ -87,9 +87,9 @@ UNICODE = {
     "wave": "WATER WAVE",
 }
 """Unicode's names, where ours are shorter; it calls some animals `... FACE`."""
-BARE = """grapes, cherries, peanuts, pancakes, jeans, gloves, socks, shorts, briefs, goggles, glasses,
-    scissors, bread, bacon, garlic, broccoli, butter, popcorn, spaghetti, cheese, sushi, fog,
-    custard, candy, lightning, tennis, hockey, bowling"""
+BARE = """grapes, cherries, peanuts, pancakes, jeans, gloves, socks, shorts, briefs, goggles,
+    glasses, scissors, bread, bacon, garlic, broccoli, butter, popcorn, spaghetti, cheese, sushi,
+    fog, custard, candy, lightning, tennis, hockey, bowling"""
 """Names that take no article."""
 DRAWN = 160
 """Pixels that pictures are drawn at before they are scaled."""
