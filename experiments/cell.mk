@@ -8,7 +8,7 @@ export WANDB_RESUME := allow  # fit and test are one run of the sweep
 endif
 
 SWEEP := $(RUN)/sweep
-SIGNALS := [activations,el2n,nll,margin,last_token,mean_token,mean_image_token,attended_image_token,nll_without_image,instruction]
+SIGNALS := [activations,el2n,nll,margin,last_token,mean_token,mean_image_token,attended_image_token,nll_without_image,instruction,visual_consistency,response_consistency,bridging_relevance,skill_neurons]
 READS_clip_score := clip
 READS_el2n := reference
 READS_perplexity := reference
@@ -24,6 +24,8 @@ READS_visnec := reference
 READS_less := gradients-0 gradients-1 gradients-2 gradients-3
 READS_icons := gradients-3
 READS_tive := gradients-3
+READS_dics := reference
+READS_magic := reference
 READS := $(READS_$(data.selector))
 # Signals of the tasks' own data, one store for each checkpoint of the warm-up.
 ALSO_less := $(READS_less:%=task-%)

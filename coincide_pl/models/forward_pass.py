@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from coincide_pl.signals.forward import (
     LayerOutput,
     ModelFacts,
     Needs,
+    OutputKind,
     Predictions,
     TokenValue,
 )
@@ -36,7 +38,11 @@ class ForwardPass:
     """
 
     def __init__(
-        self, model: PreTrainedModel, needs: Needs, parts: Mapping[str, str] | None = None
+        self,
+        model: PreTrainedModel,
+        needs: Needs,
+        parts: Mapping[str, str] | None = None,
+        tokenizer: Any = None,
     ) -> None:
         """Finds the modules that are read.
 
@@ -44,22 +50,25 @@ class ForwardPass:
             model: an image-text-to-text model.
             needs: of all signals together.
             parts: paths of modules that are not found by themselves, see `layer_part`.
+            tokenizer: what makes the tokens, for signals that read them.
 
         Raises:
             ModelError: the model lacks a layer or a module.
         """
-        self.model, self.needs = model, needs
+        self.model, self.needs, self.tokenizer = model, needs, tokenizer
         places = sorted(needs.outputs, key=lambda place: (place.layer, place.kind))
         self.readings = {place: reading(model, place, parts) for place in places}
         self.head = None
         if needs.hidden or needs.token_values:
             self.head = Reading(model.get_output_embeddings(), "input")
-        self.others = {form: ForwardPass(model, own, parts) for form, own in needs.passes.items()}
+        self.others = {
+            form: ForwardPass(model, own, parts, tokenizer) for form, own in needs.passes.items()
+        }
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Forward:
         """What the signals need of a batch."""
-        forward = Forward(batch)
+        forward = Forward(batch, told_by=self.tokenizer)
         wanted = [*self.readings.values(), *([self.head] if self.head else [])]
         found = run_until(self.model, wanted, batch) if wanted else []
         forward.outputs = dict(zip(self.readings, found, strict=False))
@@ -78,7 +87,11 @@ def reading(
 ) -> Reading:
     """How a model's layer output is read; see `layer_part`."""
     module = layer_part(model, place.kind, place.layer, parts)
-    return Reading(module, "weights" if place.kind == "attention_weights" else "output")
+    at: dict[OutputKind, Literal["input", "weights"]] = {
+        "attention_weights": "weights",
+        "mlp_activation": "input",
+    }
+    return Reading(module, at.get(place.kind, "output"))
 
 
 def token_values(

@@ -20,11 +20,14 @@ PARTS = {
     "language_model": ("language_model", "text_model"),
 }
 """What the parts are called in the model classes of transformers, by our name for them."""
-LAYER_PARTS = ("decoder_layers", "attention_output", "mlp_output", "attention_weights")
+LAYER_PARTS = (
+    *("decoder_layers", "attention_output", "mlp_output", "mlp_activation", "attention_weights"),
+)
 """Further names in `parts`: the list of decoder layers, and paths within one of them."""
 
 ATTENTION = ("self_attn", "self_attention", "attn", "attention")
 MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+DOWN_PROJECTION = ("down_proj", "fc2", "dense_4h_to_h", "c_proj", "wo", "w2", "fc_out")
 OUTPUT_PROJECTION = ("o_proj", "out_proj", "dense", "c_proj", "wo")
 
 
@@ -139,8 +142,8 @@ def layer_part(
 
     Args:
         model: an image-text-to-text model.
-        kind: what is read: the attention block's output projection, the MLP, the whole layer, or
-            the attention block for its weights.
+        kind: what is read: the attention block's output projection, the MLP, its down projection
+            for what that is given, the whole layer, or the attention block for its weights.
         layer: counted from 0.
         parts: `decoder_layers`, the path of their list, and by kind the module's path within a
             layer, such as `self_attn.o_proj`, where these are not found by the usual names.
@@ -166,9 +169,11 @@ def layer_part(
             raise ModelError(
                 f"parts.{kind}: a decoder layer has no {parts[kind]!r}; it has {names}"
             ) from None
-    found = _children([block], MLP if kind == "mlp_output" else ATTENTION)
+    found = _children([block], MLP if kind.startswith("mlp") else ATTENTION)
     if kind == "attention_output":
         found = _children(found, OUTPUT_PROJECTION)
+    if kind == "mlp_activation":
+        found = _children(found, DOWN_PROJECTION)
     if not found:
         raise ModelError(
             f"no {kind.replace('_', ' ')} found in {type(block).__name__}: name its module with "

@@ -45,7 +45,8 @@ class ReferenceModule(lightning.LightningModule):
                 mean_token), class names, or class_path and init_args (default: activations).
             parts: paths of modules that are not found by themselves: `decoder_layers` (their list),
                 and within a decoder layer `attention_output` (such as `self_attn.o_proj`),
-                `mlp_output` and `attention_weights` (the attention block).
+                `mlp_output`, `mlp_activation` (its down projection) and `attention_weights` (the
+                attention block).
             dtype: in which the weights are held and the forward pass runs.
             attn_implementation: attention implementation of transformers.
 
@@ -85,7 +86,9 @@ class ReferenceModule(lightning.LightningModule):
                 dtype=self.weights_dtype,
                 attn_implementation=self.attn_implementation,
             ).eval()
-            self.forward_pass = ForwardPass(self.model, self.needs, self.parts)
+            self.forward_pass = ForwardPass(
+                self.model, self.needs, self.parts, self.processor.tokenizer
+            )
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         """Writes signals wherever `data.signals` says so, with a plain Trainer too."""

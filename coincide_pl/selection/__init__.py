@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.clip_score import CLIPScore
     from coincide_pl.selection.methods.coincide import Coincide
     from coincide_pl.selection.methods.d2_pruning import D2Pruning
+    from coincide_pl.selection.methods.dics import Dics
     from coincide_pl.selection.methods.el2n import EL2N
     from coincide_pl.selection.methods.everything import All
     from coincide_pl.selection.methods.hierarchical_kmeans import HierarchicalKMeans
     from coincide_pl.selection.methods.icons import Icons
     from coincide_pl.selection.methods.less import Less
+    from coincide_pl.selection.methods.magic import Magic
     from coincide_pl.selection.methods.per_source import PerSource
     from coincide_pl.selection.methods.perplexity import Perplexity
     from coincide_pl.selection.methods.prism import Prism
@@ -36,12 +38,14 @@ PLACES = {
     "CLIPScore": "methods.clip_score",
     "Coincide": "methods.coincide",
     "D2Pruning": "methods.d2_pruning",
+    "Dics": "methods.dics",
     "EL2N": "methods.el2n",
     "All": "methods.everything",
     "HierarchicalKMeans": "methods.hierarchical_kmeans",
     "PerSource": "methods.per_source",
     "Icons": "methods.icons",
     "Less": "methods.less",
+    "Magic": "methods.magic",
     "Perplexity": "methods.perplexity",
     "Prism": "methods.prism",
     "ScalSelect": "methods.scal_select",
@@ -69,9 +73,11 @@ __all__ = [
     "CLIPScore",
     "Coincide",
     "D2Pruning",
+    "Dics",
     "HierarchicalKMeans",
     "Icons",
     "Less",
+    "Magic",
     "PerSource",
     "Perplexity",
     "Picks",

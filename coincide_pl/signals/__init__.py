@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coincide_pl.signals.activations import Activations
+    from coincide_pl.signals.answer_tokens import BridgingRelevance, SkillNeurons
     from coincide_pl.signals.clip import ClipImage, ClipScore, ClipText
+    from coincide_pl.signals.consistency import ResponseConsistency, VisualConsistency
     from coincide_pl.signals.difficulty import Difficulty
     from coincide_pl.signals.embeddings import LastToken, MeanToken
     from coincide_pl.signals.forward import Forward, LayerOutput, ModelFacts, Needs, Predictions
@@ -33,6 +35,8 @@ FILES = (
     "activations",
     "likelihood",
     "rewritten",
+    "consistency",
+    "answer_tokens",
     "embeddings",
     "image_tokens",
     "clip",
@@ -47,6 +51,7 @@ __all__ = [
     "Activations",
     "AdamGradient",
     "AttendedImageToken",
+    "BridgingRelevance",
     "ClipImage",
     "ClipScore",
     "ClipText",
@@ -71,12 +76,15 @@ __all__ = [
     "NllWithoutImage",
     "NllWithoutQuestion",
     "Predictions",
+    "ResponseConsistency",
     "Signal",
     "Signals",
     "SignalsStore",
     "SignalsWriter",
+    "SkillNeurons",
     "StoredSignal",
     "Task",
+    "VisualConsistency",
     "WriteDifficulty",
     "WriteSignals",
     "load_signals",

@@ -9,7 +9,9 @@ from importlib import import_module
 
 # Their classes are known by their short names.
 import coincide_pl.signals.activations
+import coincide_pl.signals.answer_tokens
 import coincide_pl.signals.clip
+import coincide_pl.signals.consistency
 import coincide_pl.signals.difficulty
 import coincide_pl.signals.embeddings
 import coincide_pl.signals.gradients

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from coincide_pl.data.collation import Batch
 
 T = TypeVar("T")
-OutputKind = Literal["attention_output", "mlp_output", "block_output", "attention_weights"]
+OutputKind = Literal[
+    "attention_output", "mlp_output", "mlp_activation", "block_output", "attention_weights"
+]
 """What a decoder layer can be read at: the output projection of its attention [B, T, H], its MLP
-[B, T, H], the whole layer [B, T, H], and its attention weights averaged over the heads, float32
-[B, T, T], from each token (row) to all before it (columns)."""
+[B, T, H], what the MLP's down projection is given [B, T, F], the whole layer [B, T, H], and its
+attention weights averaged over the heads, float32 [B, T, T], from each token (row) to all before it
+(columns)."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ class Forward:
         text_embeddings: float32 [B, D] of norm 1.
         scores: float32 [B], outputs of a score net.
         gradients: float32 [B, size], or [B] for norms, by what is read of them.
+        told_by: the tokenizer that made the tokens, where the module that reads them has one.
     """
 
     given: Batch | None
@@ -176,6 +180,12 @@ class Forward:
     text_embeddings: Tensor | None = None
     scores: Tensor | None = None
     gradients: dict[GradientRead, Tensor] = field(default_factory=dict)
+    told_by: Any = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that made the tokens."""
+        return needed(self.told_by, "a tokenizer")
 
     @property
     def batch(self) -> Batch:

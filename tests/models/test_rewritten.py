@@ -5,14 +5,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from conversations import RECORDS, answer_losses, batches, write_records
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from coincide_pl.data.collation import EncodedBatches
-from coincide_pl.data.encoding import IGNORE, Encoder
+from coincide_pl.data.encoding import IGNORE
 from coincide_pl.data.images import open_image
 from coincide_pl.data.record import Record, Turn
-from coincide_pl.data.records import Records
 from coincide_pl.data.rewriting import Blur, asking_back, without_questions
 from coincide_pl.errors import SignalsError
 from coincide_pl.models import ReferenceModule
@@ -21,22 +20,6 @@ from coincide_pl.signals import NllBlurred
 
 ASK = "Based on the image, what is the likely question?"
 KNOWN = "Based on the image and answer, what is the likely question? Answer: "
-RECORDS = [
-    Record("a", ("0.png",), (Turn("user", "<image>\nwhat is it?"), Turn("assistant", "red"))),
-    Record("b", (), (Turn("user", "how are you?"), Turn("assistant", "fine, thanks"))),
-    Record(
-        "c",
-        ("1.png", "0.png"),
-        (
-            Turn("system", "Be brief."),
-            Turn("user", "one <image> or <image> two"),
-            Turn("assistant", "one"),
-            Turn("user", "sure?"),
-            Turn("assistant", "yes, I am"),
-        ),
-    ),
-    Record("d", ("0.png",), (Turn("user", "which\n<image>"), Turn("assistant", ""))),
-]
 SYSTEM = ("system", "Be brief.")
 FORMS = {
     "nll_without_image": [
@@ -78,12 +61,7 @@ NAMES = ["nll", *FORMS, "nll_blurred", "instruction"]
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """The conversations, and their two images."""
-    folder = tmp_path_factory.mktemp("records")
-    random = np.random.default_rng(0)
-    for name in ("0.png", "1.png"):
-        Image.fromarray(random.integers(0, 255, (40, 50, 3), np.uint8)).save(folder / name)
-    return Records.write(folder / "r.arrow", RECORDS, image_root=folder)
+    return write_records(tmp_path_factory.mktemp("records"))
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +69,6 @@ def module(tiny):
     module = ReferenceModule(tiny, None, NAMES)
     module.configure_model()
     return module
-
-
-def batches(module, records, max_length=2048):
-    """As a run of `predict` makes them."""
-    return EncodedBatches(
-        records, Encoder(module.processor, max_length), rewritings=module.rewritings
-    )
 
 
 def written(processor, turns, images):
@@ -111,15 +82,6 @@ def written(processor, turns, images):
         messages.append({"role": role, "content": parts or [{"type": "text", "text": ""}]})
     text = processor.apply_chat_template(messages, tokenize=False)
     return processor(text=[text], images=images or None, return_tensors="pt")
-
-
-def answer_losses(model, inputs, labels):
-    """-log p of each answer token."""
-    with torch.no_grad():
-        log_p = model(**inputs).logits[0].double().log_softmax(-1)
-    places = [at for at, label in enumerate(labels.tolist()) if label != IGNORE]
-    losses = [-log_p[at - 1, labels[at]] for at in places]
-    return torch.stack(losses) if losses else torch.zeros(1)
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [2, 0], [1]])
