@@ -6,6 +6,7 @@ meets training.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from coincide_pl.data.batches import (
     plan_shuffled,
 )
 from coincide_pl.data.collation import EncodedBatches
-from coincide_pl.data.encoding import Encoder
+from coincide_pl.data.encoding import Encoder, SystemText
 from coincide_pl.data.image_states import images_digest
 from coincide_pl.data.lengths import expected_lengths, rough_lengths
 from coincide_pl.data.loader import BatchLoader, usable_workers
@@ -87,6 +88,7 @@ class InstructionData(lightning.LightningDataModule):
         cache_dir: str = "~/.cache/coincide_pl",
         seed: int = 0,
         images_by: ImagesBy = "time",
+        system_text: SystemText = "template",
     ) -> None:
         """Checks what can be checked without reading the data.
 
@@ -121,6 +123,9 @@ class InstructionData(lightning.LightningDataModule):
             seed: seed of the order in training.
             images_by: what tells `predict` whether an image is still the same: its size and `time`
                 of change, or its `content`, which is read once more but can be copied elsewhere.
+            system_text: where system texts go: into the chat `template`, and a record whose system
+                text it does not take stops the run; or, where it takes none, in front of the first
+                `question`.
 
         Raises:
             SelectionError: a fraction outside (0, 1].
@@ -148,6 +153,7 @@ class InstructionData(lightning.LightningDataModule):
         self.image_cache = image_cache
         self.cache_dir, self.seed = cache_dir, seed
         self.images_by: ImagesBy = images_by
+        self.system_text: SystemText = system_text
         self.rows_done: np.ndarray | None = None
         self.rows_answered: np.ndarray | None = None
         self.selection: Selection | None = None
@@ -283,8 +289,10 @@ class InstructionData(lightning.LightningDataModule):
             )
         module = self.trainer.lightning_module
         make: type[Encoder] = getattr(module, "encoder_class", Encoder)
-        named = {"image_token": self.image_token} if self.image_token else {}
-        return make(module.processor, self.max_length, **named)
+        named = {"image_token": self.image_token, "system_text": self.system_text}
+        known = inspect.signature(make).parameters  # CLIP's has no template
+        options: dict[str, Any] = {name: value for name, value in named.items() if name in known}
+        return make(module.processor, self.max_length, **options)
 
     def train_dataloader(self) -> BatchLoader:
         """The chosen rows, shuffled anew each epoch."""

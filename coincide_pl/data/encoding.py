@@ -9,16 +9,18 @@ image, so an image is processed once however many conversations are about it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from coincide_pl.data.record import Record
+from coincide_pl.data.record import Record, Turn
 from coincide_pl.data.template import Spoken, Template
 from coincide_pl.errors import ModelError
 
+SystemText = Literal["template", "question"]
+"""Where a system text goes that the chat template does not take."""
 IGNORE = -100
 """The label of a token that is not trained on."""
 
@@ -83,7 +85,11 @@ class Encoder:
     """Encodes records with one processor; can be sent to worker processes."""
 
     def __init__(
-        self, processor: Any, max_length: int = 2048, image_token: str | None = None
+        self,
+        processor: Any,
+        max_length: int = 2048,
+        image_token: str | None = None,
+        system_text: SystemText = "template",
     ) -> None:
         """Looks the processor's special tokens up.
 
@@ -92,13 +98,15 @@ class Encoder:
             max_length: in tokens, image tokens included; longer conversations are cut at the end.
             image_token: the token whose place image features take, for a processor that does not
                 name it.
+            system_text: where system texts go: into the chat `template`, which must take them; or,
+                where it does not, in front of the first `question`.
 
         Raises:
             ModelError: the processor has no chat template, image token or fast tokenizer.
         """
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.max_length = max_length
+        self.max_length, self.system_text = max_length, system_text
         name = type(processor).__name__
         if not self.tokenizer.is_fast:
             raise ModelError(f"{name}: a fast tokenizer (tokenizer.json) is needed")
@@ -138,16 +146,28 @@ class Encoder:
             record: the conversation.
             images: one per image of the record.
         """
-        pieces, spoken, end = self.template.render(record.turns)
+        pieces, spoken, end = self.template.render(self._turns(record))
         return self._encode(self._lay_out(pieces, spoken, images), spoken, end, images)
 
     def encode_prompt(self, record: Record, images: list[EncodedImage]) -> Encoding:
         """Encode a conversation up to where its last answer begins, for generation."""
-        pieces, spoken, end = self.template.render(record.turns, to_answer=True)
+        pieces, spoken, end = self.template.render(self._turns(record), to_answer=True)
         text, spans = self._lay_out(pieces, spoken, images)
         answer = max(i for i, one in enumerate(spoken) if one.role == "assistant")
         text = text[: spans[answer][0]].rstrip(" ")
         return self._encode((text, spans[:answer]), spoken[:answer], end, images)
+
+    def _turns(self, record: Record) -> tuple[Turn, ...]:
+        """The turns as the chat template takes them: a system text may go to the first question."""
+        if record.turns[0].role != "system" or not (why := self.template.refuses_system):
+            return record.turns
+        if self.system_text == "template":
+            raise ModelError(
+                f"{why}; with data.system_text=question system texts go in front of the first "
+                "question"
+            )
+        told, asked, *others = record.turns
+        return (Turn("user", f"{told.text}\n\n{asked.text}"), *others)
 
     def _lay_out(
         self, pieces: list[str], spoken: list[Spoken], images: list[EncodedImage]

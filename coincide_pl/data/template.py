@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from coincide_pl.data.record import IMAGE_MARK, Turn
@@ -92,6 +93,15 @@ class Template:
         bare, _ = self._render((_ASKED, _ANSWER))
         wide, _ = self._render((_ASKED, ("assistant", (("\n", True, "\n"),))))
         self.strips_answers = bare == wide
+
+    @cached_property
+    def refuses_system(self) -> str:
+        """Why the template takes no system text; empty where it takes one."""
+        try:
+            self._pieces((_TOLD, _ASKED, _ANSWER), 3)
+        except ModelError as error:
+            return str(error)
+        return ""
 
     def render(
         self, turns: Sequence[Turn], to_answer: bool = False
@@ -242,6 +252,7 @@ AS_TEXT = ((), ("assistant",), ("assistant", "system"), ("assistant", "system", 
 """Roles from whom a template may take text alone; the first that it can be used with counts."""
 PRINTED_PARTS = re.compile(r"\{['\"]type['\"]: ['\"](text|image)")
 """How parts look where a template prints them, rather than what is in them."""
+_TOLD: tuple[str, tuple[Part, ...]] = ("system", (("", True, ""),))
 _ASKED: tuple[str, tuple[Part, ...]] = ("user", (("", True, ""),))
 _SHOWN: tuple[str, tuple[Part, ...]] = ("user", (None, ("", True, "")))
 _ANSWER: tuple[str, tuple[Part, ...]] = ("assistant", (("", True, ""),))

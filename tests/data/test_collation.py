@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from coincide_pl.data.collation import (
     EncodedBatches,
@@ -161,5 +162,27 @@ def test_a_conversation_that_the_template_refuses_is_named(tiny, tmp_path):
     talk = [{"from": s, "value": "a"} for s in ("system", "human", "gpt")]
     (tmp_path / "x.json").write_text(json.dumps([{"id": 7, "conversations": talk}]))
     records = LlavaJson(str(tmp_path / "x.json")).records(tmp_path / "cache")
-    with pytest.raises(ModelError, match=r"x.json: record 0 \(id .7.\): .*\(No system\)"):
+    said = r"x.json: record 0 \(id .7.\): .*\(No system\); with data.system_text=question "
+    with pytest.raises(ModelError, match=said):
         EncodedBatches(records, Encoder(processor))[[0]]
+
+
+def test_a_system_text_that_the_template_refuses_goes_to_the_first_question(tiny):
+    told = Turn("system", "Be brief.")
+    shown = (Turn("user", "<image>\nwhat?"), Turn("assistant", "red"))
+    joined = (Turn("user", "Be brief.\n\n<image>\nwhat?"), shown[1])
+    takes, refuses = load_processor(tiny), load_processor(tiny)
+    refuses.chat_template = (
+        "{%- if messages[0].role == 'system' -%}{{ raise_exception('No system') }}{%- endif -%}"
+        + refuses.chat_template
+    )
+    image = Image.new("RGB", (30, 30), "red")
+
+    def ids(processor, *turns, **options):
+        encoder = Encoder(processor, **options)
+        record = Record("x", ("x.png",), turns)
+        return encoder.encode(record, [encoder.encode_image(image)]).input_ids.tolist()
+
+    moved = ids(refuses, told, *shown, system_text="question")
+    assert moved == ids(refuses, *joined) != ids(refuses, *shown)
+    assert ids(takes, told, *shown, system_text="question") == ids(takes, told, *shown)

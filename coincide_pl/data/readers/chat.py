@@ -32,7 +32,7 @@ from coincide_pl.data.readers.row_images import (
 )
 from coincide_pl.data.readers.shapes import SHAPED, as_chat, check_names
 from coincide_pl.data.readers.tables import find_files, rows, write_rows
-from coincide_pl.data.readers.unread import UNREAD_KEYS, is_media, refuse_unread
+from coincide_pl.data.readers.unread import UNREAD_KEYS, has_content, is_media, refuse_unread
 from coincide_pl.data.record import Record, Unusable
 from coincide_pl.errors import DataError, FileError
 from coincide_pl.files import reason, unfinished
@@ -104,6 +104,9 @@ class ChatDataset(Reader):
         if not self.image_root.is_dir():
             raise DataError(f"{image_folder}: no such image folder")
         self._starts: list[tuple[str, int]] = []
+        self._known_keys: set[str] = set()
+        self._columns: list[str] = []
+        """Columns of the file that is read now that are not."""
         self._store: Path | None = None
         self._subset: str | None = None
 
@@ -138,9 +141,16 @@ class ChatDataset(Reader):
         for file in self._files:
             self._starts.append((str(file.resolve()), number))
             self._subset = file.parent.name if several else None
-            for item in rows(file, self._reads):
+            self._columns = []
+            for item in rows(file, self._wants):
                 number += 1
                 yield item
+
+    def _wants(self, column: str) -> bool:
+        """Whether a column of a file is read; notes it where it is not."""
+        wanted = self._reads(column)
+        self._columns += [] if wanted else [column]
+        return wanted
 
     def _reads(self, column: str) -> bool:
         """Whether a column is read, be it for what must not be dropped in silence."""
@@ -179,6 +189,13 @@ class ChatDataset(Reader):
         turns = with_system(turns, item.get("system"))
         paths = (*images.unshown(), *images.shown)
         return Record(identity, paths, turns, self._source(item, paths), number)
+
+    def unread(self, item: object) -> Iterable[str]:
+        """Keys or columns that hold something and are not read."""
+        keys = item.keys() - self._known_keys if isinstance(item, dict) else set()
+        self._known_keys |= {key for key in keys if self._reads(key)}
+        left = keys - self._known_keys
+        return [*(key for key in left if has_content(item[key])), *self._columns]
 
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes the chosen rows as they stand, all columns: a file, or a folder of Arrow files."""

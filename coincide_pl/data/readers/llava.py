@@ -18,13 +18,15 @@ from coincide_pl.data.readers.conversation import (
 from coincide_pl.data.readers.json_text import json_array, json_items, json_lines
 from coincide_pl.data.readers.reader import OnError, Reader
 from coincide_pl.data.readers.tables import json_kind
-from coincide_pl.data.readers.unread import refuse_unread
+from coincide_pl.data.readers.unread import has_content, refuse_unread
 from coincide_pl.data.record import Record, Unusable
 from coincide_pl.errors import DataError
 from coincide_pl.files import write_text
 
 IMAGES = ("image", "images")
 """Keys of an item's images; the first that is there counts."""
+READ = frozenset((*IMAGES, "id", "conversations", "system", "task_name"))
+"""Keys of an item that are read."""
 
 
 class LlavaJson(Reader):
@@ -94,6 +96,11 @@ class LlavaJson(Reader):
         turns = turns_of(conversations, "conversations", "from", "value")
         turns = with_system(turns, item.get("system"))
         return Record(identity, paths, turns, source_of(item, paths, self.source_field), number)
+
+    def unread(self, item: object) -> Iterable[str]:
+        """Keys of an item that hold something and are not read."""
+        keys = item.keys() - READ if isinstance(item, dict) else ()
+        return (key for key in keys if key != self.source_field and has_content(item[key]))
 
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes the chosen items as they stand in the file, unknown keys too.

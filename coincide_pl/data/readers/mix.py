@@ -152,6 +152,10 @@ class Mix(Reader):
         source = entry.name if self.source_field is None else record.source
         return replace(record, images=images, source=source)
 
+    def unread(self, item: object) -> Iterable[str]:
+        """The keys that the reader of the data set does not read."""
+        return self.readers[len(self._firsts) - 1].unread(item)
+
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes a folder: each data set's chosen items in its own format, and a list of them.
 

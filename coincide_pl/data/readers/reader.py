@@ -77,6 +77,10 @@ class Reader(ABC):
             Unusable: naming the field.
         """
 
+    def unread(self, item: object) -> Iterable[str]:
+        """Keys of an item that hold something and are not read; here, of none it is known."""
+        return ()
+
     def numbered(self) -> Iterator[tuple[int, object]]:
         """Yields the items that become records, each with its number among those of the files."""
         return enumerate(self.items())
@@ -170,6 +174,7 @@ class Reader(ABC):
             findings.count += 1
             try:
                 record = self.record(number, item)
+                findings.note_unread(self.unread(item))
                 refuse_marks(record)
                 if self.trained_on:
                     record, changes = trainable(record)

@@ -35,7 +35,7 @@ from coincide_pl.data.shards.tar import read_index, write_index
 from coincide_pl.errors import DataError
 from coincide_pl.files import reason, write_text
 
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 """Raised when indices would be made or kept otherwise."""
 
 
@@ -87,7 +87,7 @@ class ShardDataset(ChatDataset):
         self.split, self.source_field, self.on_error = split, source_field, on_error
         self.columns, self.tags, self.num_threads = columns or {}, tags or {}, num_threads
         self._excluded: set[str] = set()
-        self._starts = []
+        self._starts, self._columns, self._known_keys = [], [], set()
         self._cache: Path | None = None
         self._shards: list[str] = []
         self._base = ""
@@ -252,6 +252,7 @@ class ShardDataset(ChatDataset):
                 images = next((self.columns.get("images", n) for n in IMAGES if n in names), None)
                 nested = images is not None and _is_nested(file.schema_arrow.field(images).type)
                 leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+                self._columns = [name for name in names if not self._reads(name)]
                 wanted = [leaf for leaf in leaves if self._reads(leaf.partition(".")[0])]
                 if images is not None:  # not their bytes
                     wanted = [n for n in wanted if not re.fullmatch(rf"{images}\..*bytes", n)]

@@ -67,6 +67,11 @@ def refuse_unread(item: dict[str, object], read: Collection[str]) -> None:
             raise Unusable(UNREAD, f"{key[:40]!r} holds media that are not read; known is {known}")
 
 
+def has_content(value: object) -> bool:
+    """Whether there is anything under a key; false and 0 are something."""
+    return value is not None and value != "" and value != [] and value != {}
+
+
 def is_media(key: str) -> bool:
     """Whether a key is one that media stand under."""
     return (IMAGE_KEY.fullmatch(key) or OTHER_KEY.fullmatch(key)) is not None

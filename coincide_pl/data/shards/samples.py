@@ -52,6 +52,8 @@ def item_of(shard: str, sample: Sample) -> TarItem:
             pictures[name] = str(Packed(shard, name, offset, size))
         elif ending in OTHERS:
             item[OTHERS[ending]] = [name]
+        else:  # not read, and so counted
+            item[f".{name.rpartition('/')[2].partition('.')[2]}"] = name
     asked = next((item[name] for name in IMAGES if item.get(name)), None)
     for name in IMAGES:
         item.pop(name, None)

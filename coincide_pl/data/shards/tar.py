@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ BLOCK = 512
 """Bytes of a tar's header, and what everything in it is a multiple of."""
 READ_AHEAD, FETCH_AHEAD = 64 << 10, 4 << 20
 """Bytes that are read at a time of a shard on disk, and of one at a URL."""
+SKIPPED = re.compile(r"__[^/]*__(/|$)")
+"""Members that tell of the shard, and that WebDataset and Energon pass over too."""
 MOST_TEXT = 64 << 20
 """Bytes of a JSON member at most."""
 SCHEMA = pa.schema(
@@ -126,24 +129,42 @@ def samples(shard: Bytes) -> Iterator[Sample]:
     sample: Sample | None = None
     for name, offset, size in members(shard):
         folder, slash, last = name.rpartition("/")
-        stem, dot, extension = last.partition(".")
+        stem, dot, _ = last.partition(".")
         if not dot or not stem:
             continue  # as WebDataset does, which has no place for it
+        if SKIPPED.match(name):
+            continue
         key = f"{folder}{slash}{stem}"
         if sample is None or sample.key != key:
             if sample is not None:
-                yield sample
+                yield _with_text(sample, shard)
             sample = Sample(key)
-        if extension.lower() == "json" or extension.lower().endswith(".json"):
-            if size > MOST_TEXT:
-                raise ValueError(f"{name[:80]!r} has {size:,} bytes")
-            sample.text = shard.read(offset, size)
-        else:
-            sample.names.append(name)
-            sample.offsets.append(offset)
-            sample.sizes.append(size)
+        if name in sample.names:
+            raise ValueError(f"{name[:80]!r} is there twice")
+        sample.names.append(name)
+        sample.offsets.append(offset)
+        sample.sizes.append(size)
     if sample is not None:
-        yield sample
+        yield _with_text(sample, shard)
+
+
+def _with_text(sample: Sample, shard: Bytes) -> Sample:
+    """A sample with its JSON: the member that ends in `.json` and nothing before, or else another.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    ends = [name.rpartition("/")[2].partition(".")[2].lower() for name in sample.names]
+    found = [i for i, end in enumerate(ends) if end == "json"]
+    found += [i for i, end in enumerate(ends) if end.endswith(".json")]
+    if found:
+        name, offset, size = (
+            part.pop(found[0]) for part in (sample.names, sample.offsets, sample.sizes)
+        )
+        if size > MOST_TEXT:
+            raise ValueError(f"{name[:80]!r} has {size:,} bytes")
+        sample.text = shard.read(offset, size)
+    return sample
 
 
 def write_index(shard: str, target: Path) -> None:
