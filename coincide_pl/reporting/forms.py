@@ -17,6 +17,7 @@ from coincide_pl.data.readers import LlavaJson, Mix, Reader, ShardDataset
 from coincide_pl.data.readers.conversation import Item, llava_item
 from coincide_pl.data.readers.json_text import json_array
 from coincide_pl.data.record import Record
+from coincide_pl.data.shards.lists import LOADER, SUFFIXES
 from coincide_pl.data.shards.packed import MARK
 from coincide_pl.errors import CoincideError, DataError
 from coincide_pl.files import beside, reading, write_text
@@ -26,6 +27,8 @@ from coincide_pl.reporting.origin import Origin
 Form = Literal["own", "rows", "ids", "llava", "llama_factory", "members", "energon"]
 """The data set's own format; places in its files; names; another trainer's; parts of shards."""
 AGAIN = "write it again"
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The safe dumper, in C where there is one: exclusions may be many."""
 
 
 def write(origin: Origin, target: Path, form: Form) -> None:
@@ -58,7 +61,7 @@ def write(origin: Origin, target: Path, form: Form) -> None:
             write_text(target, [json.dumps({"shards": members}, indent=1) + "\n"])
         case "energon":
             content = _shards(origin).energon_split(numbers.tolist())
-            write_text(target, [yaml.safe_dump(content, sort_keys=False)])
+            write_text(target, [yaml.dump(content, Dumper=DUMPER, sort_keys=False)])
 
 
 def check(origin: Origin, target: Path, form: Form) -> None:
@@ -89,10 +92,10 @@ def check(origin: Origin, target: Path, form: Form) -> None:
                 found = json.loads(target.read_text())["shards"]
                 expected = _shards(origin).chosen(numbers)
             case "energon":
-                found = yaml.safe_load(target.read_text())
+                found = yaml.load(target.read_text(), LOADER)
                 expected = _shards(origin).energon_split(numbers)
             case _:
-                if isinstance(origin.reader, ShardDataset) and target.suffix != ".parquet":
+                if isinstance(origin.reader, ShardDataset) and target.suffix not in SUFFIXES:
                     check(origin, target, "members")
                     return
                 found, expected = _records_there(origin, target, form), [*_chosen(origin)]

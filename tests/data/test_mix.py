@@ -225,6 +225,7 @@ def test_numbers_of_items():
 
     assert counts(strategy("first:30%")) == [1, 1, 1, 0, 0, 0, 0]
     assert counts(strategy("end:2")) == [0, 0, 0, 0, 0, 1, 1]
+    assert counts(strategy("first:99")) == counts(strategy("end:200%")) == [1] * 7
     assert counts(strategy("end:0")) == [0] * 7
     assert sum(counts(strategy("random:50%"))) == 4
     assert counts(Sampling(share=0.25)) == [1, 0, 0, 0, 0, 0, 0]
@@ -232,7 +233,7 @@ def test_numbers_of_items():
     assert sorted(counts(Sampling("random", rows=9))) == [1, 1, 1, 1, 1, 2, 2]
     assert counts(Sampling(), 0) == []
     assert with_sampling("a/b.json#1_000") == ("a/b.json", Sampling("random", rows=1000))
-    assert with_sampling("name%50") == ("name", Sampling("random", share=0.5))
+    assert with_sampling("name%50") == ("name", Sampling("random", share=0.5, repeats=False))
 
 
 def test_the_draw_depends_on_the_seed_and_the_place_alone(formats, tmp_path):

@@ -18,19 +18,21 @@ Order = Literal["first", "end", "random"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """A number of items, or a share of them; more than there are repeats them.
+    """A number of items, or a share of them; more than there are repeats them, or is all of them.
 
     Attributes:
         order: which items are taken.
         rows: number of items to take; None for a share.
         share: items to take, as a part of those there are; above 1, each is there several times.
         up: whether a share of an item counts as a whole one, and not as none.
+        repeats: whether items are repeated where more are asked for than there are.
     """
 
     order: Order = "first"
     rows: int | None = None
     share: float = 1.0
     up: bool = False
+    repeats: bool = True
 
     def __post_init__(self) -> None:
         """Refuses what is no number of items."""
@@ -46,7 +48,9 @@ class Sampling:
     def whole(self) -> int | None:
         """How often each item is there, where that is the same for all."""
         plain = self.rows is None and self.share == int(self.share)
-        return int(self.share) if plain else None
+        if not plain:
+            return None
+        return int(self.share) if self.repeats else min(int(self.share), 1)
 
     def counts(self, size: int, seed: tuple[int, ...]) -> npt.NDArray[np.int64]:
         """How many times each item is there, int64 [size].
@@ -58,6 +62,7 @@ class Sampling:
         target = self.rows
         if target is None:
             target = (math.ceil if self.up else math.floor)(size * self.share)
+        target = target if self.repeats else min(target, size)
         whole, rest = divmod(target, size) if size else (0, 0)
         counts = np.full(size, whole, np.int64)
         chosen: npt.NDArray[np.int64] = np.arange(size)
@@ -80,8 +85,8 @@ def strategy(text: str) -> Sampling:
         raise ValueError(f"{text[:40]!r} is none of all, first:N, end:N, random:N, with N or N%")
     known: Order = "first" if order == "first" else "end" if order == "end" else "random"
     if amount.endswith("%"):
-        return Sampling(known, share=int(amount[:-1]) / 100, up=True)
-    return Sampling(known, rows=int(amount))
+        return Sampling(known, share=int(amount[:-1]) / 100, up=True, repeats=False)
+    return Sampling(known, rows=int(amount), repeats=False)
 
 
 def with_sampling(name: str) -> tuple[str, Sampling | None]:
@@ -97,5 +102,5 @@ def with_sampling(name: str) -> tuple[str, Sampling | None]:
         raise DataError(f"datasets: {name!r}: a number must follow {found[2]!r}")
     amount = int(found[3])
     if found[2] == "%":
-        return found[1], Sampling("random", share=amount / 100)
+        return found[1], Sampling("random", share=amount / 100, repeats=False)
     return found[1], Sampling("random", rows=amount)

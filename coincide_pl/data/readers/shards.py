@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.types import is_large_list, is_list
@@ -21,7 +23,8 @@ from coincide_pl.data.readers.row_images import IMAGES
 from coincide_pl.data.readers.shapes import check_names
 from coincide_pl.data.readers.tables import split_of, write_rows
 from coincide_pl.data.record import Record, Unusable
-from coincide_pl.data.shards.lists import SUFFIXES, energon_split, shards_in, shards_of
+from coincide_pl.data.shards.copying import copy_samples
+from coincide_pl.data.shards.lists import SUFFIXES, energon_split, shards_in, shards_of, unexpanded
 from coincide_pl.data.shards.packed import Packed
 from coincide_pl.data.shards.places import (
     LISTING,
@@ -157,7 +160,7 @@ class ShardDataset(ChatDataset):
         tar = self._shards[0].endswith(".tar")
         indices = self._indices() if tar else {}
         for shard in self._shards:
-            place = f"{self._base}/{shard}" if self.url else str(Path(self._base, shard).resolve())
+            place = self._place(shard)
             self._starts.append((place, number))
             found = self._samples(shard, indices[shard]) if tar else self._rows(shard, place)
             for item in found:
@@ -179,8 +182,12 @@ class ShardDataset(ChatDataset):
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes which samples are chosen: the keys, or rows, of each shard, in the order wanted.
 
-        Of local Parquet shards, a target that ends in `.parquet` gets the rows themselves.
+        A target that ends as the shards do gets the samples themselves, with their images: a tar
+        of those from tars, a Parquet file of those from local Parquet files.
         """
+        if path.suffix == ".tar" and self._shards[0].endswith(".tar"):
+            copy_samples(self._places(numbers), path)
+            return
         if path.suffix == ".parquet" and self.url is None and self._shards[0].endswith(".parquet"):
             write_rows(self.files(), numbers, path)
             return
@@ -202,6 +209,23 @@ class ShardDataset(ChatDataset):
             found.setdefault(shard, []).append(key)
         return found
 
+    def _places(self, numbers: Iterable[int]) -> Iterator[tuple[str, Path, int]]:
+        """The shard, its index, and the row there, of samples of tars in the order of `numbers`."""
+        order = [int(number) for number in numbers]
+        indices, starts, rows = self._indices(), [0], []
+        for shard in self._shards:
+            keys = enumerate(read_index(indices[shard], ["key"]))
+            own = [i for i, one in keys if f"{shard}/{one.key}" not in self._excluded]
+            rows.append(np.array(own, np.int64))
+            starts.append(starts[-1] + len(own))
+        for number in order:
+            at = bisect_right(starts, number) - 1
+            shard = self._shards[at]
+            yield self._place(shard), indices[shard], int(rows[at][number - starts[at]])
+
+    def _place(self, shard: str) -> str:
+        return f"{self._base}/{shard}" if self.url else str(Path(self._base, shard).resolve())
+
     def energon_split(self, numbers: Iterable[int]) -> dict[str, object]:
         """Energon's `split.yaml` for some samples: their shards, and all others of these excluded.
 
@@ -216,7 +240,8 @@ class ShardDataset(ChatDataset):
             shard = self._shards[len(self._starts) - 1]
             if shard in chosen and isinstance(item, TarItem) and item.key not in chosen[shard]:
                 excluded.append(f"{shard}/{item.key}")
-        return {"split_parts": {self.split: [*chosen]}, "exclude": excluded}
+        parts = [*map(unexpanded, chosen)]
+        return {"split_parts": {self.split: parts}, "exclude": [*map(unexpanded, excluded)]}
 
     def _indices(self) -> dict[str, Path]:
         """The index of each shard, made where it is not there yet."""
@@ -224,14 +249,13 @@ class ShardDataset(ChatDataset):
         known = {}
         for shard in self._shards:
             state = Packed(shard, "", 0, 0).state(self.image_root)
-            place = f"{self._base}/{shard}" if self.url else str(Path(self._base, shard).resolve())
+            place = self._place(shard)
             text = json.dumps([INDEX_FORMAT, place, state])
             name = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
             known[shard] = self._cache / "indices" / f"{name}.arrow"
 
         def make(shard: str) -> None:
-            place = f"{self._base}/{shard}" if self.url else str(Path(self._base, shard))
-            write_index(place, known[shard])
+            write_index(self._place(shard), known[shard])
 
         left = [shard for shard in self._shards if not known[shard].is_file()]
         with ThreadPoolExecutor(max(1, self.num_threads)) as pool:

@@ -191,10 +191,16 @@ def write_index(shard: str, target: Path) -> None:
         writer.write_batch(batch)
 
 
-def read_index(path: Path) -> Iterator[Sample]:
-    """The samples of a shard, from its index."""
+def read_index(path: Path, columns: list[str] | None = None) -> Iterator[Sample]:
+    """The samples of a shard, from its index.
+
+    Args:
+        path: the index.
+        columns: what is read of each sample, its key among it (default: all).
+    """
     with pa.memory_map(str(path)) as file:
-        for batch in pa.ipc.open_file(file).read_all().to_batches(1024):
+        table = pa.ipc.open_file(file).read_all()
+        for batch in table.select(columns or table.column_names).to_batches(1024):
             for row in batch.to_pylist():
                 yield Sample(**row)
 
