@@ -66,23 +66,31 @@ def lineage(run: Path) -> list[Path]:
                 continue
             config = read_config(path)
             read = stores_read(folder, config)[0] if path.stem == "fit" else []
-            before = [started_from(folder, config, path.stem), *map(run_of, read)]
+            before = [
+                started_from(folder, config, path.stem),
+                started_from(folder, config, path.stem, "model.warm_up"),
+                *map(run_of, read),
+            ]
             todo += filter(None, before)
     return found
 
 
-def started_from(folder: Path, config: Config, stage: str) -> Path | None:
+def started_from(
+    folder: Path, config: Config, stage: str, named: str = "model.pretrained"
+) -> Path | None:
     """Directory of the run that made the model which a stage began with, if one did.
 
     Args:
         folder: directory of the run.
         config: config of the stage.
         stage: name of the stage.
+        named: option that names the model, a run, or one of its training checkpoints.
     """
-    pretrained = option(config, "model.pretrained")
-    if not pretrained:
+    path = option(config, named)
+    if not path:
         return None
-    return run_of(started_in(folder, stage) / Path(str(pretrained)).expanduser())
+    place = started_in(folder, stage) / Path(str(path)).expanduser()
+    return run_of(place.parent if place.suffix == ".ckpt" else place)
 
 
 def stores_read(folder: Path, config: Config) -> tuple[list[Path], bool]:
