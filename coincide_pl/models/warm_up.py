@@ -52,7 +52,9 @@ class Moments:
         Returns:
             float32 [B, n].
         """
-        first, second = (moment.to(gradients.device) for moment in self.of[id(parameter)])
+        never = (torch.zeros_like(parameter, dtype=torch.float32),) * 2
+        kept = self.of.get(id(parameter), never)
+        first, second = (moment.to(gradients.device) for moment in kept)
         self.of[id(parameter)] = first, second  # moved once
         mean, square = self.betas
         m = mean * first.flatten() + (1 - mean) * gradients
@@ -185,9 +187,8 @@ def _moments(optimizer: dict[str, Any], groups: list[dict[str, Any]]) -> Moments
     trained = [parameter for group in groups for parameter in group["params"]]
     found = {}
     for number, parameter in zip(numbers, trained, strict=True):
-        own = optimizer["state"].get(number, {})
-        if "exp_avg" not in own or "exp_avg_sq" not in own:
-            return None
-        found[id(parameter)] = (own["exp_avg"].float(), own["exp_avg_sq"].float())
+        own = optimizer["state"].get(number, {})  # empty where no gradient ever came
+        if "exp_avg" in own and "exp_avg_sq" in own:
+            found[id(parameter)] = (own["exp_avg"].float(), own["exp_avg_sq"].float())
     first = optimizer["param_groups"][0]
-    return Moments(found, tuple(first["betas"]), first["eps"])
+    return Moments(found, tuple(first["betas"]), first["eps"]) if found else None

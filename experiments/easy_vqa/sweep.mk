@@ -62,7 +62,7 @@ GRADIENTS = $(LIGHTNING) predict --config $(HERE)/gradients.yaml --data.signals=
 $(SWEEP)/warm-up/model/config.json: $(RUN)/start-reference/model/config.json
 	$(LIGHTNING) fit --config $(HERE)/target.yaml --config configs/trainers/warm_up.yaml \
 	  --config configs/selectors/random.yaml --data.selector.seed=2 --data.fraction=0.05 \
-	  --model.pretrained=$(<D) --model.lora.rank=8 --model.lora.alpha=16 \
+	  --model.pretrained=$(<D) --model.lora.rank=8 --model.lora.alpha=16 --trainer.max_epochs=4 \
 	  --trainer.default_root_dir=$(SWEEP)/warm-up
 
 $(CHECKPOINTS:%=$(SWEEP)/gradients-%/.sealed): $(SWEEP)/gradients-%/.sealed: $(SWEEP)/warm-up/model/config.json

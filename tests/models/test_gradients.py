@@ -100,7 +100,6 @@ def warmed(tiny, records, tmp_path_factory):
     module = TargetModule(
         tiny,
         partial(torch.optim.AdamW, lr=1e-2),
-        freeze=["vision_tower"],
         learning_rates={"projector": 1e-3},
         lora=LoRA(4, 8, 0.1),
     )
