@@ -150,6 +150,9 @@ class GradientModule(lightning.LightningModule):
         sizes = {(read.size, read.seed) for read in self.needs.gradients}
         self.projections = {key: Projection(key[0], key[1]) for key in sizes if key[0] is not None}
 
+    def on_predict_model_eval(self) -> None:
+        """Leaves the layers in the modes that they have, which keep activations or not."""
+
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
         """The rows of a batch [B, ...] of each signal, by name."""
         forward = Forward(batch, gradients=self.gradients(batch))

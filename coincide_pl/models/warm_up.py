@@ -81,7 +81,8 @@ class WarmUp:
         if not self.path.is_file():
             raise ModelError(
                 f"model.warm_up: {path}: no training checkpoint here; `coincide fit --config "
-                "models/target_lora --config trainers/warm_up` leaves some in its run"
+                "models/target_lora --config trainers/warm_up --trainer.max_epochs=4` leaves some "
+                "in its run"
             )
 
     @cached_property

@@ -26,6 +26,7 @@ from coincide_pl.models import (
     ReferenceModule,
     TargetModule,
 )
+from coincide_pl.models.parts import decoder_layers
 from coincide_pl.models.processors import load_processor
 from coincide_pl.models.projection import Projection
 from coincide_pl.models.tiny import tiny_llava
@@ -142,7 +143,12 @@ def test_gradients_are_those_of_a_loop_with_one_sample_each(
     signals = [Gradient(64), AdamGradient(64), GradientNorm(), attention]
     module = GradientModule(tiny, run, signals, gradient_checkpointing=checkpointing)
     module.configure_model()
+    layers, passes = decoder_layers(module.model.model), []
+    for layer in layers:
+        layer.mlp.register_forward_hook(lambda *_: passes.append(1))
+    module.on_predict_model_eval()  # the trainer does
     ours = module.gradients(data[rows])
+    assert len(passes) == (1 + checkpointing) * len(layers)
     every = loop(module.model.model, data, rows)  # [B, n] by name
     names = {id(p): name for name, p in module.model.model.named_parameters()}
     close(ours[GradientRead()], torch.cat([*every.values()], 1).norm(dim=1))

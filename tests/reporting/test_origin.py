@@ -66,6 +66,11 @@ def test_costs_are_found_from_another_folder(selected, tmp_path, monkeypatch):
     with (run / "stages.jsonl").open("a") as file:
         file.write(json.dumps({"stage": "fit", **stage}))
     assert costs(run, config).seconds["signals predict"] == 5
+    predict = {"model": {"init_args": {"warm_up": "warm/checkpoints/epoch-3.ckpt"}}}
+    (selected / "signals/predict.yaml").write_text(json.dumps(predict))
+    (selected / "warm").mkdir()
+    (selected / "warm/stages.jsonl").write_text(json.dumps({"stage": "fit", **stage}))
+    assert costs(run, config).seconds["warm fit"] == 5
 
 
 EVIL = "import pathlib\npathlib.Path('ran').touch()\nclass Evil: pass\n"
