@@ -145,7 +145,7 @@ def test_gradients_are_those_of_a_loop_with_one_sample_each(
     module.configure_model()
     layers, passes = decoder_layers(module.model.model), []
     for layer in layers:
-        layer.mlp.register_forward_hook(lambda *_: passes.append(1))
+        layer.mlp.register_forward_pre_hook(lambda *_: passes.append(1))
     module.on_predict_model_eval()  # the trainer does
     ours = module.gradients(data[rows])
     assert len(passes) == (1 + checkpointing) * len(layers)
