@@ -14,19 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from asking import place, shape_questions
 from emoji import SEEN, a
 from jsonargparse import auto_cli
 from pictures import Bars, Digits, Emoji, Picture, Shape, Table, Thing, Word
-from sources import (
-    belongs,
-    draw_bars,
-    draw_digits,
-    draw_shape,
-    draw_table,
-    draw_word,
-    place,
-    shape_questions,
-)
+from subjects import belongs, draw_bars, draw_digits, draw_shape, draw_table, draw_word
 
 WHAT = ("What is this?", "Name it.", "Describe the picture.")
 

@@ -5,9 +5,8 @@ one picture, in other words, and some emoji are shown much more often than other
 test data have as many samples of each source; a second test has the training data's shares.
 
 No picture, and no question without one, is in two splits. Digits and words that are read are in one
-split alone. Emoji are shared by all splits, for nobody can name what was never shown; but for
-`sort` and `count`, half of the pictures outside the training data are of emoji that those do not
-show.
+split alone. Emoji are shared by all splits, for nobody can name what was never shown; but outside
+the training data, `sort` and `count` also show emoji that those do not: `sort` half of the time.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
-from sources import SOURCES, Problem, Subject, belongs
+from sources import SOURCES
+from subjects import Problem, Subject, belongs
 
 
 def generate(

