@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         SemDeDup,
         Tive,
         VisNec,
+        Xmas,
     )
     from coincide_pl.signals import Signal, load_signals
 
@@ -82,6 +83,7 @@ __all__ = [
     "TargetModule",
     "Tive",
     "VisNec",
+    "Xmas",
     "load_signals",
 ]
 ROOMS = ("selection", "signals", "data.readers", "models", "datamodule")

@@ -144,7 +144,7 @@ def layer_part(
         model: an image-text-to-text model.
         kind: what is read: the attention block's output projection, the MLP, its down projection
             for what that is given, the whole layer, or the attention block for its weights.
-        layer: counted from 0.
+        layer: counted from 0, or from the last, -1.
         parts: `decoder_layers`, the path of their list, and by kind the module's path within a
             layer, such as `self_attn.o_proj`, where these are not found by the usual names.
 
@@ -153,7 +153,7 @@ def layer_part(
     """
     parts = parts or {}
     stack = decoder_layers(model, parts.get("decoder_layers"))
-    if not 0 <= layer < len(stack):
+    if not -len(stack) <= layer < len(stack):
         raise ModelError(
             f"layers: {layer} is not a layer of {type(model).__name__}, "
             f"which has {len(stack)} (0 to {len(stack) - 1})"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.tive import Tive
     from coincide_pl.selection.methods.uniform import Random
     from coincide_pl.selection.methods.visnec import VisNec
+    from coincide_pl.selection.methods.xmas import Xmas
     from coincide_pl.selection.selection import Selection
     from coincide_pl.selection.selector import Picks, Pool, Selector
     from coincide_pl.selection.steps.budgets import budgets
@@ -55,6 +56,7 @@ PLACES = {
     "Tive": "methods.tive",
     "Random": "methods.uniform",
     "VisNec": "methods.visnec",
+    "Xmas": "methods.xmas",
     "Selection": "selection",
     "Picks": "selector",
     "Pool": "selector",
@@ -92,6 +94,7 @@ __all__ = [
     "SemDeDup",
     "Tive",
     "VisNec",
+    "Xmas",
     "budgets",
     "density",
     "greedy_mmd",

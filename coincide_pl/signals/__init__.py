@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         NllWithoutQuestion,
     )
     from coincide_pl.signals.signal import Signal
+    from coincide_pl.signals.spectra import CrossAttention, LastTokenState, TokenSpectrum
     from coincide_pl.signals.store import Signals, SignalsStore, SignalsWriter, load_signals
     from coincide_pl.signals.writer import WriteDifficulty, WriteSignals
 
@@ -39,6 +40,7 @@ FILES = (
     "answer_tokens",
     "embeddings",
     "image_tokens",
+    "spectra",
     "clip",
     "difficulty",
     "gradients",
@@ -55,6 +57,7 @@ __all__ = [
     "ClipImage",
     "ClipScore",
     "ClipText",
+    "CrossAttention",
     "Difficulty",
     "El2n",
     "Forward",
@@ -62,6 +65,7 @@ __all__ = [
     "GradientNorm",
     "Instruction",
     "LastToken",
+    "LastTokenState",
     "LayerOutput",
     "Manifest",
     "Margin",
@@ -84,6 +88,7 @@ __all__ = [
     "SkillNeurons",
     "StoredSignal",
     "Task",
+    "TokenSpectrum",
     "VisualConsistency",
     "WriteDifficulty",
     "WriteSignals",

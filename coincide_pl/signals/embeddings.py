@@ -26,10 +26,7 @@ class LastToken(Signal):
 
     def rows(self, forward: Forward) -> Tensor:
         """float32 [B, H]; padding may stand on either side."""
-        hidden, mask = needed(forward.hidden, "hidden states"), forward.batch.attention_mask
-        places = torch.arange(hidden.shape[1], device=hidden.device)
-        last = (places * mask).argmax(1)  # [B]
-        return hidden[torch.arange(len(hidden), device=hidden.device), last].float()
+        return last_real(needed(forward.hidden, "hidden states"), forward.batch.attention_mask)
 
 
 class MeanToken(Signal):
@@ -52,3 +49,10 @@ class MeanToken(Signal):
         hidden, mask = needed(forward.hidden, "hidden states"), forward.batch.attention_mask
         real = mask.unsqueeze(1).float()  # [B, 1, T]
         return (real @ hidden.float())[:, 0] / real.sum(2)
+
+
+def last_real(states: Tensor, mask: Tensor) -> Tensor:
+    """The states [B, T, H] at the last real token of each row of a mask [B, T]: float32 [B, H]."""
+    places = torch.arange(states.shape[1], device=states.device)
+    last = (places * mask).argmax(1)  # [B]
+    return states[torch.arange(len(states), device=states.device), last].float()

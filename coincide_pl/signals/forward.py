@@ -50,7 +50,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class LayerOutput:
-    """One place in a decoder: a kind of output, and the layer, counted from 0."""
+    """One place in a decoder: a kind of output, and the layer, from 0 on, or from the last, -1."""
 
     kind: OutputKind
     layer: int

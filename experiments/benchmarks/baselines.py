@@ -20,21 +20,34 @@ from coincide_pl.selection import (
     EL2N,
     CLIPScore,
     D2Pruning,
+    HierarchicalKMeans,
     Perplexity,
     Pool,
+    Prism,
     Random,
+    ScalSelect,
     Selector,
     SelfFilter,
     SelfSup,
     SemDeDup,
+    Xmas,
 )
 from coincide_pl.selection.selector import name_of
 
 BLOCK = 8192
 GROUPS = 2000
 """Concepts that the samples are about."""
-VECTORS = {"last_token": 2048, "mean_token": 2048, "clip_image": 768, "clip_text": 768}
-"""Widths of a TinyLLaVA-2B's hidden states and of CLIP ViT-L/14's embeddings."""
+VECTORS = {
+    "last_token": 2048,
+    "mean_token": 2048,
+    "mean_image_token": 2048,
+    "attended_image_token": 2048,
+    "clip_image": 768,
+    "clip_text": 768,
+    **{f"cross_attention-{checkpoint}": 5 for checkpoint in range(6)},
+}
+"""Widths of a TinyLLaVA-2B's hidden states and of CLIP ViT-L/14's embeddings; singular values of
+six checkpoints."""
 SCORES = ("el2n", "nll", "margin", "clip_score", "difficulty")
 
 
@@ -50,17 +63,25 @@ def selectors(num_samples: int) -> dict[str, Selector]:
         "SelfSup": SelfSup(num_clusters=min(1000, clusters)),
         "D2Pruning": D2Pruning(),
         "SelfFilter": SelfFilter(),
+        "Prism": Prism(),
+        "ScalSelect": ScalSelect(),
+        "HierarchicalKMeans": HierarchicalKMeans(
+            [max(1, clusters // each) for each in (1, 10, 100)], "mean_token"
+        ),
+        "Xmas": Xmas(num_clusters=min(1000, clusters)),
     }
 
 
-def generate(folder: Path, num_samples: int) -> None:
-    """Writes the signals' arrays, unless they are there."""
+def generate(folder: Path, num_samples: int, names: set[str]) -> None:
+    """Writes the named signals' arrays, unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     group = random.integers(0, GROUPS, num_samples)
     for name in SCORES:
         np.save(folder / f"{name}.npy", random.random(num_samples, np.float32))
     for name, width in VECTORS.items():
+        if name not in names:
+            continue
         path = folder / f"{name}.npy"
         if path.exists():
             continue
@@ -88,7 +109,7 @@ def baselines(
     """Measures and prints a table.
 
     Args:
-        folder: for the generated signals, 11 KB a sample.
+        folder: for the generated signals, 19 KB a sample for all selectors.
         num_samples: sizes of the pool (default: 100,000 and LLaVA-1.5's 665,298).
         fraction: to choose.
         only: names of selectors (default: all).
@@ -98,8 +119,10 @@ def baselines(
     lines = []
     for size in num_samples or [100_000, 665_298]:
         place = Path(folder) / str(size)
-        generate(place, size)
-        for name in only or selectors(size):
+        known = selectors(size)
+        read = {one for name in only or known for one in arrays(known[name])}
+        generate(place, size, read)
+        for name in only or known:
             words = [sys.executable, __file__, "--one", name, str(place), str(size), str(fraction)]
             printed = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
             seconds, peak, mapped = json.loads(printed.splitlines()[-1])
@@ -111,14 +134,23 @@ def baselines(
         Path(output).write_text(text)
 
 
+def arrays(selector: Selector) -> list[str]:
+    """Names of the files that a selector reads."""
+    several = [one for one in VECTORS if one.partition("-")[0] in map(name_of, selector.several)]
+    return [*map(name_of, selector.needs), *several]
+
+
 def one(name: str, place: str, size: str, fraction: str) -> None:
     """Runs one selector and prints seconds, peak MB beyond the start, and MB of its signals."""
     selector = selectors(int(size))[name]
     signals = {
-        name: np.load(Path(place) / f"{name}.npy", mmap_mode="r")
-        for name in map(name_of, selector.signals)
+        name: np.load(Path(place) / f"{name}.npy", mmap_mode="r") for name in arrays(selector)
     }
-    pool = Pool(range(int(size)), signals)
+    several = {
+        name: [one for file, one in signals.items() if file.startswith(f"{name}-")]
+        for name in map(name_of, selector.several)
+    }
+    pool = Pool(range(int(size)), signals, several=several)
     count = int(float(fraction) * int(size))
     before, begin = peak_megabytes(), time.perf_counter()
     selection = selector.select(pool, count)

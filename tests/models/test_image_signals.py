@@ -10,9 +10,15 @@ from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import IGNORE, Encoder
 from coincide_pl.data.record import Record, Turn
 from coincide_pl.data.records import Records
-from coincide_pl.errors import SignalsError
+from coincide_pl.errors import ModelError, SignalsError
 from coincide_pl.models import ReferenceModule
-from coincide_pl.signals import AttendedImageToken, MeanImageToken
+from coincide_pl.signals import (
+    AttendedImageToken,
+    CrossAttention,
+    LastTokenState,
+    MeanImageToken,
+    TokenSpectrum,
+)
 from coincide_pl.signals.image_tokens import most_attended
 
 CONVERSATIONS = [
@@ -145,3 +151,46 @@ def test_all_image_tokens_count_where_no_token_looks_at_one():
 def test_wrong_shares_are_named():
     with pytest.raises(SignalsError, match=r"share: 1\.5 is outside"):
         AttendedImageToken(1.5)
+    with pytest.raises(SignalsError, match=r"layers: \[0, 0\] must be different"):
+        CrossAttention([0, 0])
+
+
+def plain_spectra(out, batch):
+    """Each sample's matrices, by a singular value decomposition of its own."""
+    heads = sum(out.attentions[layer][0].mean(0).double() for layer in (0, 2))
+    block = heads[batch.text_mask[0]][:, batch.image_mask[0]]
+    values = torch.zeros(5, dtype=torch.float64)
+    if block.numel():
+        found = torch.linalg.svdvals(block)[:5]
+        values[: len(found)] = found
+    return values
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("rows", BATCHES)
+def test_singular_values_are_those_of_each_sample_alone(tiny, data, passes, rows, left):
+    signals = [CrossAttention([0, 2]), TokenSpectrum(1), LastTokenState(1)]
+    ours = rows_of(tiny, data, signals, rows, left)
+    assert ours["cross_attention"].shape == (len(rows), 5)
+    for at, row in enumerate(rows):
+        plain = plain_spectra(passes[row], data[[row]])
+        np.testing.assert_allclose(ours["cross_attention"][at], plain, atol=1e-4, rtol=0)
+        states = passes[row].hidden_states[2][0]
+        np.testing.assert_allclose(ours["last_token_state"][at], states[-1], atol=1e-4, rtol=0)
+        shares = torch.linalg.svdvals(states.double())
+        shares = shares / shares.sum()
+        figures = [-sum(p * np.log(p) for p in shares.tolist()), float(shares.max())]
+        np.testing.assert_allclose(ours["token_spectrum"][at], figures, atol=1e-4, rtol=0)
+
+
+def test_the_last_layer_by_its_number_from_the_end(tiny, data):
+    states = rows_of(
+        *(tiny, data, [LastTokenState(), LastTokenState(2, "third"), TokenSpectrum()]),
+        *([0, 3], False),
+    )
+    depth = AutoModelForImageTextToText.from_pretrained(tiny).config.text_config.num_hidden_layers
+    last = rows_of(tiny, data, [LastTokenState(depth - 1)], [0, 3], False)["last_token_state"]
+    assert torch.equal(states["last_token_state"], last)
+    assert torch.equal(states["third"], last) == (depth == 3)
+    with pytest.raises(ModelError, match="layers: -9 is not a layer"):
+        rows_of(tiny, data, [LastTokenState(-9)], [0], False)
