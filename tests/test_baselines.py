@@ -75,16 +75,33 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
         "--model.signals=[gradient,adam_gradient,gradient_norm]",
         place="gradients",
     )
+    steps = (4, 6)
+    run(
+        *("fit", "--config", ROOT / "configs/models/target.yaml", f"--model.pretrained={tiny}"),
+        *("--data.selector=All", "--data.fraction=1", "--trainer.callbacks=ModelCheckpoint"),
+        *(f"--trainer.callbacks.dirpath={tmp_path}/proxy/checkpoints", "--trainer.max_epochs=1"),
+        *("--trainer.callbacks.filename={step}", "--trainer.callbacks.every_n_train_steps=2"),
+        *("--trainer.callbacks.auto_insert_metric_name=false", "--trainer.callbacks.save_top_k=-1"),
+        place="proxy",
+    )
+    for step in steps:
+        checkpoint = f"--checkpoint={tmp_path}/proxy/checkpoints/{step}.ckpt"
+        words = ("export", tmp_path / "proxy", checkpoint, f"--output={tmp_path}/proxy/at-{step}")
+        assert command(*words)[0] == 0
+        run(
+            *("predict", "--config", ROOT / "configs/models/reference.yaml"),
+            *(f"--model.pretrained={tmp_path}/proxy/at-{step}", "--model.layers=[0, 1, 2]"),
+            *("--model.signals=[cross_attention]", f"--data.signals={tmp_path}/at-{step}"),
+            place=f"at-{step}",
+        )
+    trajectory = ",".join(f"{tmp_path}/at-{step}" for step in steps)
     chosen = {}
     for config in sorted((ROOT / "configs/selectors").glob("*.yaml")):
         if config.stem in ("all", "per_source"):
             continue
-        words = [
-            "select",
-            "--config",
-            config,
-            f"--data.signals=[{signals},{clip},{hard},{gradients}]",
-        ]
+        every = f"{signals},{clip},{hard},{gradients}"
+        stores = trajectory if config.stem == "xmas" else every
+        words = ["select", "--config", config, f"--data.signals=[{stores}]"]
         if config.stem in ("less", "icons"):
             words.append(f"--data.selector.targets=[{gradients}]")
         if config.stem in SMALL:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.clip_score import CLIPScore
     from coincide_pl.selection.methods.coincide import Coincide
     from coincide_pl.selection.methods.d2_pruning import D2Pruning
+    from coincide_pl.selection.methods.data_tailor import DataTailor
     from coincide_pl.selection.methods.dics import Dics
     from coincide_pl.selection.methods.el2n import EL2N
     from coincide_pl.selection.methods.everything import All
@@ -40,6 +41,7 @@ PLACES = {
     "Coincide": "methods.coincide",
     "D2Pruning": "methods.d2_pruning",
     "Dics": "methods.dics",
+    "DataTailor": "methods.data_tailor",
     "EL2N": "methods.el2n",
     "All": "methods.everything",
     "HierarchicalKMeans": "methods.hierarchical_kmeans",
@@ -75,6 +77,7 @@ __all__ = [
     "CLIPScore",
     "Coincide",
     "D2Pruning",
+    "DataTailor",
     "Dics",
     "HierarchicalKMeans",
     "Icons",

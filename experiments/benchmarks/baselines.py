@@ -10,16 +10,20 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jsonargparse import auto_cli
 
+from coincide_pl.data.record import Record, Turn
 from coincide_pl.reporting.tables import Table
 from coincide_pl.selection import (
     EL2N,
     CLIPScore,
     D2Pruning,
+    DataTailor,
     HierarchicalKMeans,
     Perplexity,
     Pool,
@@ -42,8 +46,10 @@ VECTORS = {
     "mean_token": 2048,
     "mean_image_token": 2048,
     "attended_image_token": 2048,
+    "last_token_state": 2048,
     "clip_image": 768,
     "clip_text": 768,
+    "token_spectrum": 2,
     **{f"cross_attention-{checkpoint}": 5 for checkpoint in range(6)},
 }
 """Widths of a TinyLLaVA-2B's hidden states and of CLIP ViT-L/14's embeddings; singular values of
@@ -68,6 +74,7 @@ def selectors(num_samples: int) -> dict[str, Selector]:
         "HierarchicalKMeans": HierarchicalKMeans(
             [max(1, clusters // each) for each in (1, 10, 100)], "mean_token"
         ),
+        "DataTailor": DataTailor(),
         "Xmas": Xmas(num_clusters=min(1000, clusters)),
     }
 
@@ -140,6 +147,22 @@ def arrays(selector: Selector) -> list[str]:
     return [*map(name_of, selector.needs), *several]
 
 
+class Sources(Sequence[Record]):
+    """Records of one turn each, of as many sources as LLaVA-1.5's mix has, one after the other."""
+
+    def __init__(self, count: int) -> None:
+        """Sets how many there are."""
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row: Any) -> Any:
+        if row >= self.count:
+            raise IndexError(row)
+        return Record(str(row), (), (Turn("assistant", ""),), source=f"{12 * row // self.count}")
+
+
 def one(name: str, place: str, size: str, fraction: str) -> None:
     """Runs one selector and prints seconds, peak MB beyond the start, and MB of its signals."""
     selector = selectors(int(size))[name]
@@ -150,7 +173,7 @@ def one(name: str, place: str, size: str, fraction: str) -> None:
         name: [one for file, one in signals.items() if file.startswith(f"{name}-")]
         for name in map(name_of, selector.several)
     }
-    pool = Pool(range(int(size)), signals, several=several)
+    pool = Pool(Sources(int(size)), signals, several=several)
     count = int(float(fraction) * int(size))
     before, begin = peak_megabytes(), time.perf_counter()
     selection = selector.select(pool, count)

@@ -17,6 +17,7 @@ CAPTIONS := 20000
 START_EPOCHS := 4
 EPOCHS := 6
 CLUSTERS := 182
+STEPS := 30 60 90 120 150 180
 CHOSEN := temperature=1 num_clusters=40
 MORE :=
 SEEDS ?= [0]
@@ -28,6 +29,7 @@ CAPTIONS := 60000
 START_EPOCHS := 5
 EPOCHS := 4
 CLUSTERS := 909
+STEPS := 150 300 450 600 750 900
 CHOSEN := temperature=1 num_clusters=200
 MORE := claims
 SEEDS ?= [0,1,2,3,4]
@@ -68,7 +70,7 @@ all:
 	OMP_NUM_THREADS=$(THREADS) $(MAKE) -f $(HERE)/stages.mk -j $(JOBS) signals $(MORE)
 	$(MAKE) -f $(HERE)/stages.mk comparison $(MORE:claims=ablations)
 signals: $(RUN)/all/results.json $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed \
-  $(SWEEP)/self_filter/.sealed \
+  $(SWEEP)/self_filter/.sealed $(STEPS:%=$(SWEEP)/trajectory-%/.sealed) \
   $(foreach store,$(READS_less) $(ALSO_less),$(SWEEP)/$(store)/.sealed)
 claims: $(RUN)/clusters.md $(RUN)/transfer.md
 
@@ -170,6 +172,25 @@ $(CHECKPOINTS:%=$(SWEEP)/gradients-%/.sealed): $(SWEEP)/gradients-%/.sealed: $(S
 $(CHECKPOINTS:%=$(SWEEP)/task-gradients-%/.sealed): $(SWEEP)/task-gradients-%/.sealed: \
   $(SWEEP)/warm-up/model/config.json
 	$(GRADIENTS) --data.train.path=$(RUN)/data/val.json --data.train.source_field=skill
+	@touch $@
+
+# XMAS's proxy: the reference's start, finetuned on everything once, and its checkpoints on the way.
+$(SWEEP)/proxy/.sealed: $(RUN)/start-reference/model/config.json $(RUN)/data/test.json
+	$(LIGHTNING) fit --config $(HERE)/target.yaml $(DATA) --config configs/selectors/all.yaml \
+	  --model.pretrained=$(RUN)/start-reference/model --trainer.max_epochs=1 \
+	  --trainer.callbacks=ModelCheckpoint --trainer.callbacks.dirpath=$(@D)/checkpoints \
+	  --trainer.callbacks.filename='{step}' --trainer.callbacks.auto_insert_metric_name=false \
+	  --trainer.callbacks.every_n_train_steps=$(firstword $(STEPS)) \
+	  --trainer.callbacks.save_top_k=-1 --trainer.default_root_dir=$(@D)
+	@touch $@
+
+$(SWEEP)/proxy/at-%/config.json: $(SWEEP)/proxy/.sealed
+	$(LIGHTNING) export $(SWEEP)/proxy --checkpoint=$(SWEEP)/proxy/checkpoints/$*.ckpt \
+	  --output=$(@D)
+
+$(SWEEP)/trajectory-%/.sealed: $(SWEEP)/proxy/at-%/config.json
+	$(LIGHTNING) predict --config $(HERE)/predict.yaml $(DATA) --model.signals=[cross_attention] \
+	  --data.signals=$(@D) --model.pretrained=$(<D) --trainer.default_root_dir=$(@D)
 	@touch $@
 
 # Claims 1 and 2: clusters against compositions, and the proxy against measured transfer.

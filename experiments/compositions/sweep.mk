@@ -29,6 +29,8 @@ OPTIONS_self_sup := --data.selector.num_clusters=100 --data.selector.seed=$(seed
 OPTIONS_hierarchical_kmeans := --data.selector.seed=$(seed) \
   --data.selector.num_clusters=[$(CLUSTERS),$(shell expr $(CLUSTERS) / 10)]
 OPTIONS_visnec := --data.selector.seed=$(seed)
+OPTIONS_xmas := --data.selector.seed=$(seed) \
+  --data.selector.num_clusters=$(shell expr $(CLUSTERS) / 10)
 OPTIONS_random := --data.selector.seed=$(seed)
 OPTIONS_balanced := $(OPTIONS_random)
 CONFIGS := $(if $(filter balanced,$(data.selector)),$(HERE),configs/selectors)

@@ -7,6 +7,7 @@ HERE := experiments/easy_vqa
 LIGHTNING := $(BIN)/lightning
 
 CAPTIONS := 12000
+STEPS := 100 200 300 400 500 600
 ifeq ($(SIZE),demo)
 START_EPOCHS := 5
 EPOCHS := 2

@@ -13,6 +13,7 @@ OPTIONS_coincide := --data.selector.num_clusters=584 --data.selector.seed=$(seed
 OPTIONS_semdedup := --data.selector.num_clusters=20 --data.selector.seed=$(seed)
 OPTIONS_self_sup := --data.selector.num_clusters=100 --data.selector.seed=$(seed)
 OPTIONS_hierarchical_kmeans := --data.selector.num_clusters=[584,58] --data.selector.seed=$(seed)
+OPTIONS_xmas := --data.selector.num_clusters=58 --data.selector.seed=$(seed)
 OPTIONS_visnec := --data.selector.seed=$(seed)
 OPTIONS_random := --data.selector.seed=$(seed)
 
@@ -24,6 +25,7 @@ IMAGES = $(shell $(BIN)/python -c 'import coincide_pl; print(coincide_pl.EasyVQA
 
 .PHONY: signals cell pictures
 signals: $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed $(SWEEP)/self_filter/.sealed \
+  $(STEPS:%=$(SWEEP)/trajectory-%/.sealed) \
   $(foreach store,$(READS_less) $(ALSO_less),$(SWEEP)/$(store)/.sealed) \
   $(RUN)/all/results.json
 cell: $(CELL)/results.json
@@ -80,6 +82,25 @@ $(CHECKPOINTS:%=$(SWEEP)/task-gradients-%/.sealed): $(SWEEP)/task-gradients-%/.s
   $(SWEEP)/warm-up/model/config.json $(SWEEP)/tasks/tasks.json
 	$(GRADIENTS) --data.train=LlavaJson --data.train.path=$(SWEEP)/tasks/tasks.json \
 	  --data.train.source_field=source --data.train.image_folder=$(IMAGES)
+	@touch $@
+
+# XMAS's proxy: the reference's start, finetuned on everything once, and its checkpoints on the way.
+$(SWEEP)/proxy/.sealed: $(RUN)/start-reference/model/config.json
+	$(LIGHTNING) fit --config $(HERE)/target.yaml --config configs/selectors/all.yaml \
+	  --model.pretrained=$(RUN)/start-reference/model --trainer.max_epochs=1 \
+	  --trainer.callbacks=ModelCheckpoint --trainer.callbacks.dirpath=$(@D)/checkpoints \
+	  --trainer.callbacks.filename='{step}' --trainer.callbacks.auto_insert_metric_name=false \
+	  --trainer.callbacks.every_n_train_steps=$(firstword $(STEPS)) \
+	  --trainer.callbacks.save_top_k=-1 --trainer.default_root_dir=$(@D)
+	@touch $@
+
+$(SWEEP)/proxy/at-%/config.json: $(SWEEP)/proxy/.sealed
+	$(LIGHTNING) export $(SWEEP)/proxy --checkpoint=$(SWEEP)/proxy/checkpoints/$*.ckpt \
+	  --output=$(@D)
+
+$(SWEEP)/trajectory-%/.sealed: $(SWEEP)/proxy/at-%/config.json
+	$(LIGHTNING) predict --config $(HERE)/predict.yaml --model.signals=[cross_attention] \
+	  --data.signals=$(@D) --model.pretrained=$(<D) --trainer.default_root_dir=$(@D)
 	@touch $@
 
 $(CELL)/selection.safetensors: $(foreach store,$(READS) $(ALSO),$(SWEEP)/$(store)/.sealed)
