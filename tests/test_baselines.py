@@ -14,7 +14,14 @@ from coincide_pl.selection import EL2N, Picks, Pool, Selection, Selector
 from coincide_pl.signals import SignalsStore
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"coincide": 6, "semdedup": 6, "self_sup": 6, "hierarchical_kmeans": [6, 2], "visnec": 6}
+SMALL = {
+    "coincide": 6,
+    "semdedup": 6,
+    "self_sup": 6,
+    "hierarchical_kmeans": [6, 2],
+    "visnec": 6,
+    "xmas": 6,
+}
 """Methods with clusters, and how many of them for 60 records."""
 
 
