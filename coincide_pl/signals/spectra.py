@@ -76,7 +76,8 @@ class TokenSpectrum(Signal):
 
     Yu et al., arXiv 2412.06293, and the authors' `modeling_llama.py`: for the singular values σ of
     the [T, H] states of a sample's real tokens after the last decoder layer, before the final norm,
-    and p = σ / Σ σ, the entropy -Σ p log p (informativeness) and max p (tau).
+    and p = σ / Σ σ, the entropy -Σ p log p (informativeness) and max p (tau). The eigenvalues of a
+    T × T matrix for each sample can take as long as the pass.
     """
 
     name = "token_spectrum"

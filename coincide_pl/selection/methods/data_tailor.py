@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays.dtypes import Floats, Ints
+from coincide_pl.selection.arrays.dtypes import Arrays, Floats, Ints
 from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.arrays.rows import Rows, spans
+from coincide_pl.selection.cache import Checkpointer
 from coincide_pl.selection.methods.per_source import apportioned, sources_of
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.kernels import members
@@ -75,18 +76,24 @@ class DataTailor(Selector):
             bad = int(np.argmin(np.isfinite(spectrum).all(1)))
             raise SelectionError(f"signal 'token_spectrum' of record {bad} is NaN or infinite")
         states = Rows(pool.signals[LastTokenState.name])
+        cache = pool.cache.also({"signals": pool.fingerprints.get("signals"), **self._settings})
         sources = sources_of(pool.records)
         sizes = np.array([len(rows) for rows in sources.values()])
         taus = np.array([spectrum[rows, 1].mean() for rows in sources.values()])
         counts = apportioned(sizes * taus**2, sizes, count)
         indices, labels, first = [], np.empty(len(pool), np.int64), 0
-        for rows, share in zip(sources.values(), counts.tolist(), strict=True):
-            found = self._source(states.subset(rows), spectrum[rows, 0])
+        for (name, rows), share in zip(sources.items(), counts.tolist(), strict=True):
+            told = spectrum[rows, 0]
+            found = cache.once(
+                "beside",
+                {"source": name, "rows": len(rows)},
+                partial(self._source, states.subset(rows), told),
+            )
             turns = np.array([answers(pool, row) for row in rows.tolist()])
-            scores = turns * ranks(spectrum[rows, 0]) + ranks(found.unique) + ranks(found.typical)
+            scores = turns * ranks(told) + ranks(found["unique"]) + ranks(found["typical"])
             indices.append(rows[ranked(scores / (turns + 2), share, "highest")])
-            labels[rows] = found.labels + first
-            first += int(found.labels.max()) + 1
+            labels[rows] = found["labels"] + first
+            first += int(found["labels"].max()) + 1
         chosen = np.concatenate(indices)
         columns = {
             "size": np.bincount(labels, minlength=first),
@@ -95,8 +102,16 @@ class DataTailor(Selector):
         figures = {"counts": dict(zip(sources, counts.tolist(), strict=True))}
         return Picks(chosen, columns, figures, labels)
 
-    def _source(self, states: Rows, informative: Floats) -> Compared:
-        """Clusters of a source's states [n, D], and what its samples are beside each other."""
+    @property
+    def _settings(self) -> dict[str, object]:
+        """The hyperparameters that clusters and distances depend on."""
+        return {"cut": self.cut, "compared": self.compared, "seed": self.seed}
+
+    def _source(self, states: Rows, informative: Floats, _: Checkpointer) -> Arrays:
+        """`labels` of a source's states [n, D], and by sample `unique`, U, and `typical`, R.
+
+        U and R are in float32, so that the last bits of sums decide nothing.
+        """
         random = np.random.default_rng(self.seed)
         drawn = sample(np.arange(len(states)), self.compared, random)
         labels, means = clusters(states, drawn, self.cut)
@@ -105,22 +120,11 @@ class DataTailor(Selector):
         for rows in members(labels, len(means)):
             beside = sample(rows, self.compared, random)
             unique[rows] = uniqueness(states, rows, beside, informative)
-        return Compared(labels, unique.astype(np.float32), typical.astype(np.float32))
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What the n samples of a source are beside each other.
-
-    Attributes:
-        labels: int64 [n], the cluster of each.
-        unique: U, [n]; in float32, so that the last bits of sums decide nothing.
-        typical: R, [n], as well.
-    """
-
-    labels: Ints
-    unique: Floats
-    typical: Floats
+        return {
+            "labels": labels,
+            "unique": unique.astype(np.float32),
+            "typical": typical.astype(np.float32),
+        }
 
 
 def sample(rows: Ints, most: int, random: np.random.Generator) -> Ints:
@@ -142,10 +146,10 @@ def clusters(states: Rows, drawn: Ints, cut: float) -> tuple[Ints, Floats]:
     squares = np.einsum("kd,kd->k", centers, centers)
     labels = np.full(len(states), -1, np.int64)
     labels[drawn] = own
-    for span, block in states.blocks(BLOCK) if len(drawn) < len(states) else ():
-        away = np.flatnonzero(labels[span] < 0)
-        products = block[away].astype(np.float64) @ centers.T
-        labels[span.start + away] = (squares - 2 * products).argmin(1)
+    away = np.flatnonzero(labels < 0)
+    for span in spans(len(away), BLOCK):
+        products = finite(states, away[span]) @ centers.T
+        labels[away[span]] = (squares - 2 * products).argmin(1)
     return labels, sums(states, labels, np.arange(len(states))) / np.bincount(labels)[:, None]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays.dtypes import Arrays, Floats, Ints
+from coincide_pl.selection.arrays.dtypes import Array, Arrays, Floats, Ints
 from coincide_pl.selection.arrays.with_faiss import load_faiss
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.kernels import members
@@ -109,7 +110,7 @@ class Xmas(Selector):
         return {"labels": kmeans.index.search(rows, 1)[1][:, 0]}
 
 
-def trajectories(checkpoints: list[Floats], top: int) -> Floats:
+def trajectories(checkpoints: Sequence[Array], top: int) -> Floats:
     """The sum of the top singular values of each sample at each checkpoint.
 
     Args:
