@@ -148,9 +148,9 @@ def ways_of(
     return {
         "forward and backward of the batch": lambda: plain(batches, lambda: None),
         "gradients of each sample, not kept": without_projection,
-        "`gradient`": lambda: whole(modules[0]),
-        "`gradient`, `gradient_norm`": lambda: whole(modules[1]),
-        "`gradient`, `gradient_norm`, `adam_gradient`": lambda: whole(modules[2]),
+        "gradient": lambda: whole(modules[0]),
+        "gradient and gradient_norm": lambda: whole(modules[1]),
+        "gradient, gradient_norm and adam_gradient": lambda: whole(modules[2]),
         "one sample at a time, not projected": lambda: plain(singles, side_by_side),
     }
 
@@ -167,7 +167,7 @@ def fastest(ways: dict[str, Callable[[], None]]) -> dict[str, float]:
     return found
 
 
-def project(numbers: int = 1 << 20, size: int = 8192, batch_size: int = 8) -> None:
+def project(numbers: int = 1 << 17, size: int = 8192, batch_size: int = 8) -> None:
     """Seconds of projecting the gradients of a batch by one weight.
 
     Args:
@@ -188,7 +188,7 @@ def project(numbers: int = 1 << 20, size: int = 8192, batch_size: int = 8) -> No
     def ours() -> None:
         sketch(0, gradients)
 
-    seconds = fastest({"a matrix of random signs, in blocks": dense, "`Projection`": ours})
+    seconds = fastest({"a matrix of random signs, in blocks": dense, "Projection": ours})
     lines = [[name, f"{value:.4f}"] for name, value in seconds.items()]
     print(Table("Projection", ["way", "seconds"], lines).markdown(), end="")
 

@@ -1,7 +1,5 @@
 """Lost if these fail: gradients that are each sample's own, and a projection that tells of them."""
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +29,6 @@ from coincide_pl.models.processors import load_processor
 from coincide_pl.models.projection import Projection
 from coincide_pl.models.tiny import tiny_llava
 from coincide_pl.models.warm_up import WarmUp
-from coincide_pl.signals import load_signals
 from coincide_pl.signals.forward import Forward, GradientRead
 from coincide_pl.signals.gradients import AdamGradient, Gradient, GradientNorm
 
@@ -279,36 +276,3 @@ def sketch(seed, size, parts):
     """The projection of some weights' numbers."""
     project = Projection(size, seed)
     return sum(project(number, part) for number, part in enumerate(parts)).flatten()
-
-
-def test_a_killed_pass_goes_on_and_two_processes_give_the_same_bytes(
-    tiny, warmed, llava, tmp_path, command
-):
-    common = (
-        *("predict", "--config", "models/gradients", "--config", "data/llava"),
-        *(f"--data.train.path={llava}", f"--data.train.image_folder={llava.parent}"),
-        *(f"--data.cache_dir={tmp_path}/cache", "--data.eval_batch_size=7"),
-        *(f"--model.pretrained={tiny}", f"--model.warm_up={warmed[0]}"),
-        "--model.signals=[{class_path: Gradient, init_args: {size: 64}},gradient_norm]",
-        *("--trainer.accelerator=cpu", "--trainer.logger=false"),
-        *("--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={tmp_path}/run"),
-    )
-    assert command(*common, f"--data.signals={tmp_path}/whole")[0] == 0
-    stopped = tmp_path / "stopped"
-    status, *_ = command(*common, f"--data.signals={stopped}", "--trainer.limit_predict_batches=3")
-    assert status == 1  # rows are missing
-    before = (stopped / "gradient.npy").stat().st_ino
-    assert command(*common, f"--data.signals={stopped}")[0] == 0
-    assert (stopped / "gradient.npy").stat().st_ino == before
-    both = tmp_path / "both"
-    words = [sys.executable, "-m", "coincide_pl", *common, f"--data.signals={both}"]
-    subprocess.run(
-        [*words, "--trainer.devices=2", "--trainer.strategy=ddp"], check=True, capture_output=True
-    )
-    for name in ("gradient", "gradient_norm", "task"):
-        for store in (stopped, both):
-            content = (store / f"{name}.npy").read_bytes()
-            assert content == (tmp_path / "whole" / f"{name}.npy").read_bytes()
-    store = load_signals(both)
-    names = store.manifest.signals["task"].arguments["names"]
-    assert [names[number] for number in store["task"][:6]] == [*["coco", "vg"] * 2, "coco", "text"]

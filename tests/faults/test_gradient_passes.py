@@ -1,0 +1,62 @@
+"""Lost if these fail: gradients, byte for byte, whatever processes wrote them or were killed."""
+
+import signal
+
+import pytest
+from harness import All, AtCall
+from stages import ROOT
+from test_invariance import Rank, free_port
+from test_kills import OFTEN
+
+from coincide_pl.signals import load_signals
+
+STEP = "coincide_pl.models.gradients:GradientModule.predict_step"
+SIGNALS = "[{class_path: Gradient, init_args: {size: 64}}, adam_gradient, gradient_norm]"
+
+
+@pytest.fixture
+def words(runner, tiny, llava, tmp_path):
+    """The command that writes gradients, but for where to; a warm-up has run."""
+
+    def command(verb, *more):
+        return (
+            *(verb, "--config", ROOT / "configs/data/llava.yaml", f"--data.train.path={llava}"),
+            *(f"--data.cache_dir={tmp_path}/cache", "--data.num_workers=0", "--data.batch_size=7"),
+            *("--trainer.accelerator=cpu", "--trainer.logger=false", f"--model.pretrained={tiny}"),
+            *("--trainer.enable_progress_bar=false", *more),
+        )
+
+    result = runner(
+        *command("fit", "--config", ROOT / "configs/models/target_lora.yaml"),
+        *("--config", ROOT / "configs/trainers/warm_up.yaml", "--trainer.max_epochs=1"),
+        *("--model.lora.rank=4", f"--trainer.default_root_dir={tmp_path}/warm"),
+    )
+    assert result.status == 0, result.message
+    return command(
+        *("predict", "--config", ROOT / "configs/models/gradients.yaml"),
+        *(f"--model.warm_up={tmp_path}/warm", f"--model.signals={SIGNALS}"),
+        f"--trainer.default_root_dir={tmp_path}/run",
+    )
+
+
+def test_gradients_are_the_same_after_a_kill_and_from_two_processes(runner, words, tmp_path):
+    whole, killed, both = (tmp_path / name for name in ("whole", "killed", "both"))
+    assert runner(*words, f"--data.signals={whole}").status == 0
+    result = runner(*words, f"--data.signals={killed}", fault=All((*OFTEN, AtCall(STEP, 4))))
+    assert result.status == -signal.SIGKILL, result.message
+    # Of 9 batches 3 are done: a pass that began anew would come to a seventh.
+    result = runner(*words, f"--data.signals={killed}", fault=AtCall(STEP, 7))
+    assert result.status == 0, result.message
+    port = free_port()
+    two = (f"--data.signals={both}", "--trainer.devices=2", "--trainer.strategy=ddp")
+    ranks = [runner.start(*words, *two, fault=Rank(rank, 2, port)) for rank in (0, 1)]
+    for one in ranks:
+        result = one.end()
+        assert result.status == 0, result.message
+    assert len(list(both.glob("done.*"))) == 2
+    for name in ("gradient", "adam_gradient", "gradient_norm", "task"):
+        for store in (killed, both):
+            assert (store / f"{name}.npy").read_bytes() == (whole / f"{name}.npy").read_bytes()
+    store = load_signals(both)
+    names = store.manifest.signals["task"].arguments["names"]
+    assert [names[number] for number in store["task"][:6]] == [*["coco", "vg"] * 2, "coco", "text"]
