@@ -41,7 +41,7 @@ def adapters(model: nn.Module) -> list[Adapter]:
     Raises:
         ModelError: there are none, or some that are more than two linear layers.
     """
-    found = []
+    found: list[Adapter] = []
     for name, layer in model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue

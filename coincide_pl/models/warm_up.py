@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from coincide_pl.errors import ModelError
@@ -42,7 +42,7 @@ class Moments:
     betas: tuple[float, float]
     epsilon: float
 
-    def step(self, parameter: nn.Parameter, gradients: Tensor) -> Tensor:
+    def step(self, parameter: Tensor, gradients: Tensor) -> Tensor:
         """Γ of `AdamGradient`, of each sample.
 
         Args:

@@ -100,12 +100,12 @@ class Less(Selector):
             given = [1.0]
         if given is None:
             noted = [origin.manifest.settings.get("learning_rate") for origin in origins]
-            if None in noted:
+            given = [float(rate) for rate in noted if rate is not None]
+            if len(given) < len(noted):
                 raise SelectionError(
                     "learning_rates: the warm-up did not note them, as --config trainers/warm_up "
                     "does; give one for each store of data.signals"
                 )
-            given = noted
         rates = np.array(given, np.float64)
         if len(rates) != len(origins) or not (rates > 0).all():
             raise SelectionError(
