@@ -157,22 +157,28 @@ def test_answers_are_labeled_and_end(parts, tmp_path):
 
 
 def test_alignment_trains_the_projector_alone(parts, tmp_path, llava, command):
-    made, run = tmp_path / "made", tmp_path / "run"
+    made = tmp_path / "made"
     words = ("--text_model", parts / "llama", "--vision_tower", parts / "clip")
     assert command("assemble", "--output", made, *words, "--dtype=float32")[0] == 0
-    status, _, error = command(
-        *("fit", "--config", "models/align", "--config", "data/llava", "--model.pretrained", made),
-        *("--data.train.path", llava, "--data.train.image_folder", llava.parent),
-        *("--data.num_workers=0", "--trainer.max_steps=2", "--trainer.accelerator=cpu"),
-        *("--trainer.default_root_dir", run, "--trainer.logger=false"),
-    )
-    assert status == 0, error
-    before, after = (
-        LlavaForConditionalGeneration.from_pretrained(path).state_dict()
-        for path in (made, run / "model")
-    )
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {name for name in before if "multi_modal_projector" in name}
+    shown, said = tmp_path / "shown.json", tmp_path / "said.json"
+    items = json.loads(llava.read_text())
+    shown.write_text(json.dumps([item for item in items if "image" in item]))
+    said.write_text(json.dumps([item for item in items if "image" not in item]))
+    before = LlavaForConditionalGeneration.from_pretrained(made).state_dict()
+    projector = {name for name in before if "multi_modal_projector" in name}
+    for data, expected in ((shown, projector), (said, set())):  # text alone teaches it nothing
+        run = tmp_path / data.stem
+        status, _, error = command(
+            *("fit", "--config", "models/align", "--config", "data/llava"),
+            *("--data.train.path", data, "--data.train.image_folder", llava.parent),
+            *("--data.num_workers=0", "--trainer.max_steps=2", "--trainer.accelerator=cpu"),
+            *("--trainer.default_root_dir", run, "--trainer.logger=false"),
+            *("--model.pretrained", made),
+        )
+        assert status == 0, error
+        after = LlavaForConditionalGeneration.from_pretrained(run / "model").state_dict()
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved == expected
 
 
 def test_the_same_from_the_same_seed(parts, tmp_path):
