@@ -52,9 +52,9 @@ VERBS = (
     Verb("fit", "finetune the target on the selection, and leave a checkpoint in model/"),
     Verb(
         "export",
-        "write what a stopped fit has learned as a Hugging Face checkpoint",
+        "write what a stopped fit has learned as a Hugging Face checkpoint, or as adapters",
         "coincide_pl.models.export:export",
-        (("run", "directory of a fit"),),
+        (("run", "directory of a fit, or adapters in PEFT's format"),),
         reads_runs=True,
     ),
     Verb("validate", "compute the loss on validation data"),

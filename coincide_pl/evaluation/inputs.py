@@ -20,7 +20,7 @@ class Inputs:
         signals: fingerprints of the stores that its selector and its model read, by directory.
         selection: fingerprint of the selection that it is trained on, if there is one.
         trained: fingerprint of the checkpoint that it has left; None until its end, `unknown` for
-            a fit from before this was noted.
+            a fit that left adapters alone, or is from before this was noted.
     """
 
     model: str | None

@@ -89,6 +89,11 @@ def check_directory(pretrained: str, *files: str) -> None:
     path = Path(pretrained)
     if path.is_dir():
         if not any((path / file).is_file() for file in files):
+            if (path / "adapter_config.json").is_file():
+                raise ModelError(
+                    f"{pretrained}: adapters without their model; `coincide export {pretrained} "
+                    "--output=MODEL` folds them into their base, and MODEL can be given here"
+                )
             lacks = " or ".join(files)
             raise ModelError(f"{pretrained}: a directory without a model (it has no {lacks})")
     elif (

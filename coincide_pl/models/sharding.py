@@ -11,6 +11,7 @@ from lightning.pytorch.strategies import (
     Strategy,
 )
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import PreTrainedModel
@@ -63,4 +64,9 @@ def whole_state(strategy: Strategy, module: LightningModule) -> dict[str, Tensor
             named = module.named_parameters() if first else ()
             state = {name: value.detach().cpu().clone() for name, value in named}
         return state if first else None
-    return strategy.lightning_module_state_dict() if isinstance(strategy, SHARDED) else None
+    if not isinstance(strategy, SHARDED):
+        return None
+    # The strategy's own way would give pieces where its checkpoints are in pieces.
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    whole: dict[str, Tensor] = get_model_state_dict(strategy.model or module, options=options)
+    return whole

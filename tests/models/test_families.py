@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, LAYERS, write
+from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
@@ -182,7 +183,7 @@ def test_finetuning_and_export(family, lora, tmp_path):
         assert losses[0] == pytest.approx(float(torch.cat(tokens).mean()), abs=1e-4)
     with torch.no_grad():
         before, _ = module(batches(family)[ROWS])
-    export_model(module, tmp_path / "out")
+    export_model(module, tmp_path / "out", form="both" if lora else "model")
     assert (tmp_path / "out" / "video_preprocessor_config.json").exists() == (
         Path(family[1]) / "video_preprocessor_config.json"
     ).exists()
@@ -194,6 +195,12 @@ def test_finetuning_and_export(family, lora, tmp_path):
         after, _ = again.eval()(batches(family)[ROWS])
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
     load_processor(str(tmp_path / "out"))
+    if lora:
+        adapted = PeftModel.from_pretrained(plain, tmp_path / "out/adapters")
+        for mine, theirs in zip(
+            logits_alone(model, family), logits_alone(adapted.eval(), family), strict=True
+        ):
+            torch.testing.assert_close(theirs, mine, atol=1e-4, rtol=1e-4)
 
 
 def test_answers_equal_generate(family):
