@@ -8,6 +8,9 @@ include $(EXPERIMENT)/stages.mk
 
 include experiments/cell.mk
 
+# What the methods of this sweep read; others need further passes, or much longer ones.
+SIGNALS := [activations,el2n,nll,margin,last_token,mean_token]
+
 CELL := $(RUN)/sweep/cells/$(data.selector)-$(data.fraction)-$(seed)
 SEEDED := random semdedup self_sup coincide
 CLUSTERS_coincide := --data.selector.num_clusters=$(CLUSTERS)
