@@ -11,6 +11,9 @@ from coincide_pl.errors import ConfigError
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
+OPENS_URLS = ("ShardDataset",)
+"""Classes whose `path` may be an address."""
+
 
 def refuse_urls(options: object) -> None:
     """Refuses an address where only a path of this machine works.
@@ -26,11 +29,18 @@ def refuse_urls(options: object) -> None:
             raise ConfigError(f"{name}: {value} is no local path, and only those can be used here")
 
 
-def local_paths(options: object, name: str = "") -> Iterator[tuple[str, str]]:
+def local_paths(
+    options: object, name: str = "", within: str | None = ""
+) -> Iterator[tuple[str, str]]:
     """Names and values of all texts in options, but for those whose reader takes addresses.
 
     Loggers, plugins and checkpoints are Lightning's, which opens addresses by fsspec; a class from
     outside of this package may do what it likes.
+
+    Args:
+        options: a stage's config, the options of a plain verb, or what is in them.
+        name: of these options.
+        within: path of the class whose arguments they are.
     """
     if isinstance(options, Namespace | Mapping):
         kind = options.get("class_path")
@@ -39,9 +49,11 @@ def local_paths(options: object, name: str = "") -> Iterator[tuple[str, str]]:
         for key, value in (
             options.as_dict() if isinstance(options, Namespace) else options
         ).items():
+            if key == "path" and (within or "").rpartition(".")[2] in OPENS_URLS:
+                continue
             whole = name if key == "init_args" else f"{name}.{key}".lstrip(".")
             if whole not in ("ckpt_path", "trainer.logger", "trainer.plugins", "trainer.strategy"):
-                yield from local_paths(value, whole)
+                yield from local_paths(value, whole, kind if key == "init_args" else "")
     elif isinstance(options, list):
         for value in options:
             yield from local_paths(value, name)

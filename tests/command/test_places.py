@@ -73,6 +73,11 @@ def test_lightning_s_own_options_may_be_addresses():
     logger = {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"x": "s3://"}}
     config = {"trainer": {"logger": logger}, "ckpt_path": "s3://b/c.ckpt", "data": {"path": "a"}}
     assert dict(local_paths(config)) == {"data.path": "a"}
+    shards = {
+        "class_path": "coincide_pl.data.readers.ShardDataset",
+        "init_args": {"path": "s3://b"},
+    }
+    assert "s3://b" not in dict(local_paths({"train": shards})).values()
 
 
 def test_what_ckpt_path_is_for_each_stage(tmp_path, caplog):

@@ -20,6 +20,7 @@ from coincide_pl.data.image_states import images_digest
 from coincide_pl.data.images import open_image, unusable_images
 from coincide_pl.data.readers import ChatDataset, Mix, ShardDataset
 from coincide_pl.data.readers.conversation import llava_item
+from coincide_pl.data.shards.lists import expanded, unexpanded
 from coincide_pl.data.shards.packed import Packed
 from coincide_pl.data.shards.tar import Bytes, members
 from coincide_pl.errors import DataError
@@ -153,6 +154,36 @@ def test_image_names_of_the_json_give_the_order(tmp_path):
     assert records.sources == ["image"] * 3
 
 
+def test_members_that_share_a_key(tmp_path):
+    """The .json is the text; members about the shard are none; one name twice is an error."""
+    more = [("a.meta.json", {"x": 1}), ("a.json", TALK), ("a.png", picture(9)), ("a.cls", b"3")]
+    about = [("__index__/x.json", TALK), *more]
+    path = write_tar(tmp_path / "x.tar", about)
+    records = ShardDataset(str(path)).records(tmp_path / "cache")
+    assert [record.turns[1].text for record in records] == ["that"]
+    (said,) = records.notes.messages
+    assert "'.meta.json' (1 records), '.cls' (1 records)" in said
+    write_tar(path, [*about, ("a.png", picture(8))])
+    with pytest.raises(DataError, match=r"x\.tar: can't be read \('a\.png' is there twice\)"):
+        ShardDataset(str(path)).records(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a{08..11}", ["a08", "a09", "a10", "a11"]),
+        ("a{9..11}{x,y}", ["a9x", "a9y", "a10x", "a10y", "a11x", "a11y"]),
+        ("a{,b}", ["a", "ab"]),
+        ("a{b}", ["a{b}"]),
+        ("a\\{1\\,2\\}", ["a{1,2}"]),
+    ],
+)
+def test_braces_as_energon_expands_them(pattern, names):
+    """What the package `braceexpand` makes of them."""
+    assert expanded(pattern) == names
+    assert [one for name in names for one in expanded(unexpanded(name))] == names
+
+
 def test_energon(shards, tmp_path):
     """Its shards, split and exclusions, as `energon prepare` writes them."""
     (shards / ".nv-meta").mkdir()
@@ -173,6 +204,10 @@ def test_energon(shards, tmp_path):
     assert [record.id for record in again] == [f"s{n:03}" for n in range(8) if n != 2]
     with pytest.raises(DataError, match=r"split\.yaml: tells no split 'test'"):
         ShardDataset(str(shards), "test")
+    split.write_text(split.read_text().replace("/s002", "/s{002,003}"))
+    split.rename(split.with_suffix(".json"))  # YAML, as JSON is
+    again = ShardDataset(str(shards)).records(tmp_path / "cache")
+    assert [record.id for record in again] == [f"s{n:03}" for n in range(8) if n not in (2, 3)]
 
 
 def test_parquet(tmp_path):
@@ -345,6 +380,31 @@ def test_a_folder_without_shards(tmp_path):
         ShardDataset(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="nosuch://x: can't be opened"):
         ShardDataset("nosuch://x").records(tmp_path / "cache")
+
+
+def test_what_opens_an_address_is_named_with_the_command(tmp_path, monkeypatch):
+    about = {"class": "nosuchfs.core.NoSuch", "err": "Install nosuchfs"}
+    monkeypatch.setitem(fsspec.registry.known_implementations, "nosuch", about)
+    with pytest.raises(DataError, match=r"^nosuch://x: pip install nosuchfs opens such addresses$"):
+        ShardDataset("nosuch://x").records(tmp_path / "cache")
+
+
+def test_the_commands_take_an_address(memory, tmp_path, tiny, command, monkeypatch):
+    """From index to subset, as `s3://…` would be given."""
+    monkeypatch.chdir(tmp_path)
+    data = ("--data.train=ShardDataset", f"--data.train.path={memory}", "--data.cache_dir=cache")
+    data += ("--data.num_workers=0", "--trainer.accelerator=cpu", "--data.signals=signals")
+    model = ("--model=ReferenceModule", f"--model.pretrained={tiny}", "--model.layers=[1]")
+    for verb, *others in (
+        ("predict", *data, *model, "--model.signals=[el2n]"),
+        ("select", *data, "--data.selector=EL2N", "--data.fraction=0.5"),
+        ("subset", "run", "--output=chosen.tar"),
+        ("subset", "run", "--output=chosen.tar", "--check=true"),
+    ):
+        root = ("--trainer.default_root_dir=run",) if verb == "select" else ()
+        status, _, message = command(verb, *others, *root)
+        assert status == 0, message
+    assert len(ShardDataset("chosen.tar").records("cache")) == 6
 
 
 def test_signals_and_training_are_those_of_the_unpacked_data(shards, tmp_path, tiny, command):

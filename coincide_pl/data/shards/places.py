@@ -61,6 +61,10 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
+        known = fsspec.registry.known_implementations.get(url.partition("://")[0], {})
+        package = str(known.get("class", "fsspec")).partition(".")[0]
+        if isinstance(error, ImportError) and package != "fsspec":
+            raise DataError(f"{url}: pip install {package} opens such addresses") from error
         raise DataError(f"{url}: can't be opened ({' '.join(str(error).split())})") from error
     return system, path
 

@@ -171,7 +171,7 @@ def _joined(size: int, chosen: list[tuple[Ints, Selection]]) -> dict[str, Any]:
     """Clusters of all sources as one list: their columns, and labels int32 [size]."""
     labels, first = np.empty(size, np.int32), 0
     for rows, one in chosen:
-        labels[rows] = one.labels + first
+        labels[rows] = np.asarray(one.labels) + first
         first += max(map(len, one.clusters.values()), default=int(labels[rows].max()) + 1 - first)
     columns = chosen[0][1].clusters
     clusters = {name: np.concatenate([one.clusters[name] for _, one in chosen]) for name in columns}
