@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,9 @@ def whole_path(
     num_clusters: int = 20,
     num_iterations: int = 20,
     hidden_size: int = 32,
+    memory_gib: float = 0.1,
+    methods: Sequence[str] = ("random", "el2n", "coincide", "per-source"),
+    forms: Sequence[str] = ("own", "rows", "energon", "ids"),
     folder: str | None = None,
 ) -> None:
     """Print a table; 665,298 samples are `--shards=46 --samples=14463`.
@@ -98,6 +102,9 @@ def whole_path(
         num_clusters: clusters of COINCIDE.
         num_iterations: rounds of its k-means.
         hidden_size: of the tiny model; activations of three layers are six times as wide.
+        memory_gib: GiB that COINCIDE may take for blocks of rows.
+        methods: what chooses, of these four; the first choice is written as subsets.
+        forms: of the subsets.
         folder: where all is written (default: a temporary folder).
     """
     place = Path(tempfile.mkdtemp(dir=folder))
@@ -130,18 +137,20 @@ def whole_path(
         coincide = (
             *("--config", "selectors/coincide", f"--data.selector.num_clusters={num_clusters}"),
             *(f"--data.selector.num_iterations={num_iterations}",),
-            "--data.selector.memory_gib=0.25",
+            f"--data.selector.memory_gib={memory_gib}",
         )
-        for name, options in (
-            ("random", ("--data.selector=Random",)),
-            ("el2n", ("--data.selector=EL2N",)),
-            ("coincide", coincide),
-            ("per-source", ("--data.selector=PerSource", "--data.selector.selector=EL2N")),
-        ):
+        selectors = {
+            "random": ("--data.selector=Random",),
+            "el2n": ("--data.selector=EL2N",),
+            "coincide": coincide,
+            "per-source": ("--data.selector=PerSource", "--data.selector.selector=EL2N"),
+        }
+        for name in methods:
             root = f"--trainer.default_root_dir={name}"
-            line(f"select: {name}", measured(place, "select", *data, *options, *choice, root))
-        for form in ("own", "rows", "energon", "ids"):
-            out = ("subset", "el2n", f"--output=chosen-{form}.json", f"--form={form}")
+            words = ("select", *data, *selectors[name], *choice, root)
+            line(f"select: {name}", measured(place, *words))
+        for form in forms:
+            out = ("subset", methods[0], f"--output=chosen-{form}.json", f"--form={form}")
             line(f"subset: {form}", measured(place, *out))
             line(f"subset: {form}, checked", measured(place, *out, "--check=true"))
         print(Table("", ["command", "seconds", "peak (MiB)"], lines).markdown())

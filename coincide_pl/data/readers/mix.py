@@ -13,10 +13,9 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
 from coincide_pl.data.readers.chat import ChatDataset
 from coincide_pl.data.readers.listings import PICTURES, Entry, Listing, read_listing
+from coincide_pl.data.readers.listings_written import entry_of, write_listing
 from coincide_pl.data.readers.llava import LlavaJson
 from coincide_pl.data.readers.reader import OnError, Reader
 from coincide_pl.data.readers.shards import ShardDataset
@@ -24,7 +23,7 @@ from coincide_pl.data.readers.tables import json_kind
 from coincide_pl.data.record import Record
 from coincide_pl.data.shards.places import is_url
 from coincide_pl.errors import CoincideError, DataError, FileError
-from coincide_pl.files import reason, write_text
+from coincide_pl.files import reason
 
 log = logging.getLogger(__name__)
 
@@ -182,13 +181,8 @@ class Mix(Reader):
             reader.write_subset(rows, target)
             root = str(Path(reader.image_root).resolve()) if entry.image_folder else None
             written.append((entry, entry_of(self.listing.kind, entry, target, root)))
-        suffix = ".yaml" if self.path.suffix in (".yaml", ".yml") else ".json"
-        name = "dataset_info" if self.listing.kind == "LLaMA-Factory" else "mix"
-        content = listing_of(self.listing.kind, written)
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        if suffix == ".yaml":
-            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        write_text(path / f"{name}{suffix}", [text])
+        as_yaml = self.path.suffix in (".yaml", ".yml")
+        write_listing(path, self.listing.kind, written, as_yaml)
 
     @cached_property
     def _names(self) -> list[str]:
@@ -272,47 +266,3 @@ def _suffix(reader: Reader) -> str:
     file = reader.files()[0]
     suffix = json_kind(file) or file.suffix
     return "" if suffix == ".arrow" else suffix
-
-
-def entry_of(kind: str, entry: Entry, file: Path, root: str | None) -> dict[str, object]:
-    """An entry of a list for what was chosen of a data set: taken whole, and once.
-
-    Args:
-        kind: whose list it is.
-        entry: as it was in the list.
-        file: what was written.
-        root: the image folder, where the list names one.
-    """
-    content = dict(entry.content)
-    for key in ("sampling_strategy", "repeat_time", "num_samples", "length"):
-        content.pop(key, None)
-    for key in ("root", "data_path", "media_root", "images_folder", "image_folder"):
-        if key in content and root is not None:
-            content[key] = root
-    place = str(file.resolve())
-    match kind:
-        case "LLaVA-OneVision":
-            return {**content, "json_path": place, "sampling_strategy": "all"}
-        case "InternVL":
-            return {**content, "annotation": place, "repeat_time": 1}
-        case "Qwen-VL":
-            return {**content, "annotation_path": place}
-        case "LLaMA-Factory":
-            return {**content, "file_name": file.name}
-    return {**content, "dataset_path": place}
-
-
-def listing_of(kind: str, written: list[tuple[Entry, dict[str, object]]]) -> object:
-    """A list of data sets as its own tool reads it.
-
-    Args:
-        kind: whose list it is.
-        written: the entries, as they were and as they are.
-    """
-    if kind == "LLaVA-OneVision":
-        return {"datasets": [content for _, content in written]}
-    if kind == "ms-swift":
-        if all(content.keys() == {"dataset_path"} for _, content in written):
-            return {"dataset": [content["dataset_path"] for _, content in written]}
-        return [content for _, content in written]
-    return {entry.name: content for entry, content in written}

@@ -9,7 +9,6 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -22,11 +21,12 @@ from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.conversation import MALFORMED, llava_item, named, trainable
 from coincide_pl.data.readers.findings import Findings
 from coincide_pl.data.readers.json_text import json_array
+from coincide_pl.data.readers.kept import code_digest, is_whole, left_out_as_before
 from coincide_pl.data.readers.unread import refuse_marks
 from coincide_pl.data.record import Record, Unusable
 from coincide_pl.data.records import Notes, Records, place
 from coincide_pl.errors import DataError
-from coincide_pl.files import content_digest, is_as_it_was, unfinished, write_text
+from coincide_pl.files import content_digest, unfinished, write_text
 
 log = logging.getLogger(__name__)
 
@@ -293,27 +293,3 @@ class Reader(ABC):
         self._said = True
 
     _said = False
-
-
-def code_digest(reader: type[Reader]) -> str | None:
-    """A digest of the source of a reader that is not this package's own: edited, it reads again."""
-    if reader.__module__.startswith("coincide_pl."):
-        return None
-    with suppress(OSError, TypeError):
-        return content_digest(Path(inspect.getfile(reader)))
-    return None
-
-
-def left_out_as_before(records: Records) -> bool:
-    """Whether the image folder is there, and images that were left out are as they were."""
-    images, root = records.notes.left_out_images, records.image_root
-    return root.is_dir() and file_states(root, images) == images
-
-
-def is_whole(path: Path, digest: Path) -> bool:
-    """Whether a file of records is there, and what it was when it was written."""
-    with suppress(FileNotFoundError):
-        if is_as_it_was(path, digest.read_text(errors="replace")):
-            return True
-        log.warning("%s: damaged", path)
-    return False
