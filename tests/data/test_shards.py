@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.registry import known_implementations
 from PIL import Image
 
 from coincide_pl.data.image_states import images_digest
@@ -384,7 +385,7 @@ def test_a_folder_without_shards(tmp_path):
 
 def test_what_opens_an_address_is_named_with_the_command(tmp_path, monkeypatch):
     about = {"class": "nosuchfs.core.NoSuch", "err": "Install nosuchfs"}
-    monkeypatch.setitem(fsspec.registry.known_implementations, "nosuch", about)
+    monkeypatch.setitem(known_implementations, "nosuch", about)
     with pytest.raises(DataError, match=r"^nosuch://x: pip install nosuchfs opens such addresses$"):
         ShardDataset("nosuch://x").records(tmp_path / "cache")
 

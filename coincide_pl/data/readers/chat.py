@@ -192,7 +192,9 @@ class ChatDataset(Reader):
 
     def unread(self, item: object) -> Iterable[str]:
         """Keys or columns that hold something and are not read."""
-        keys = item.keys() - self._known_keys if isinstance(item, dict) else set()
+        if not isinstance(item, dict):
+            return ()
+        keys = item.keys() - self._known_keys
         self._known_keys |= {key for key in keys if self._reads(key)}
         left = keys - self._known_keys
         return [*(key for key in left if has_content(item[key])), *self._columns]

@@ -99,8 +99,9 @@ class LlavaJson(Reader):
 
     def unread(self, item: object) -> Iterable[str]:
         """Keys of an item that hold something and are not read."""
-        keys = item.keys() - READ if isinstance(item, dict) else ()
-        return (key for key in keys if key != self.source_field and has_content(item[key]))
+        if not isinstance(item, dict):
+            return ()
+        return [k for k in item.keys() - READ if k != self.source_field and has_content(item[k])]
 
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes the chosen items as they stand in the file, unknown keys too.

@@ -57,11 +57,12 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
         DataError: what opens such URLs is not installed.
     """
     import fsspec
+    from fsspec.registry import known_implementations
 
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        known = fsspec.registry.known_implementations.get(url.partition("://")[0], {})
+        known = known_implementations.get(url.partition("://")[0], {})
         package = str(known.get("class", "fsspec")).partition(".")[0]
         if isinstance(error, ImportError) and package != "fsspec":
             raise DataError(f"{url}: pip install {package} opens such addresses") from error

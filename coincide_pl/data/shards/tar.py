@@ -158,9 +158,8 @@ def _with_text(sample: Sample, shard: Bytes) -> Sample:
     found = [i for i, end in enumerate(ends) if end == "json"]
     found += [i for i, end in enumerate(ends) if end.endswith(".json")]
     if found:
-        name, offset, size = (
-            part.pop(found[0]) for part in (sample.names, sample.offsets, sample.sizes)
-        )
+        name = sample.names.pop(found[0])
+        offset, size = sample.offsets.pop(found[0]), sample.sizes.pop(found[0])
         if size > MOST_TEXT:
             raise ValueError(f"{name[:80]!r} has {size:,} bytes")
         sample.text = shard.read(offset, size)
