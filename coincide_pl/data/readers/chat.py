@@ -196,7 +196,7 @@ class ChatDataset(Reader):
             return ()
         keys = item.keys() - self._known_keys
         self._known_keys |= {key for key in keys if self._reads(key)}
-        left = keys - self._known_keys
+        left = sorted(keys - self._known_keys)
         return [*(key for key in left if has_content(item[key])), *self._columns]
 
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:

@@ -101,7 +101,8 @@ class LlavaJson(Reader):
         """Keys of an item that hold something and are not read."""
         if not isinstance(item, dict):
             return ()
-        return [k for k in item.keys() - READ if k != self.source_field and has_content(item[k])]
+        left = sorted(item.keys() - READ - {self.source_field})
+        return [key for key in left if has_content(item[key])]
 
     def write_subset(self, numbers: Iterable[int], path: Path) -> None:
         """Writes the chosen items as they stand in the file, unknown keys too.
