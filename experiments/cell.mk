@@ -8,7 +8,7 @@ export WANDB_RESUME := allow  # fit and test are one run of the sweep
 endif
 
 SWEEP := $(RUN)/sweep
-SIGNALS := [activations,el2n,nll,margin,last_token,mean_token,mean_image_token,attended_image_token,token_spectrum,last_token_state,nll_without_image,instruction,visual_consistency,response_consistency,bridging_relevance,skill_neurons]
+SIGNALS := [activations,el2n,nll,margin,last_token,mean_token,mean_image_token,attended_image_token,token_spectrum,last_token_state,nll_without_image,instruction,visual_consistency,response_consistency,bridging_relevance,skill_neurons,nll_without_question]
 READS_clip_score := clip
 READS_el2n := reference
 READS_perplexity := reference
@@ -30,6 +30,7 @@ READS_magic := reference
 # XMAS reads a store for each checkpoint of its proxy, named by the training step.
 READS_xmas := $(STEPS:%=trajectory-%)
 $(foreach step,$(STEPS),$(eval STORE_trajectory-$(step) := $(SWEEP)/trajectory-$(step)))
+READS_presel := reference clip
 READS := $(READS_$(data.selector))
 # Signals of the tasks' own data, one store for each checkpoint of the warm-up.
 ALSO_less := $(READS_less:%=task-%)

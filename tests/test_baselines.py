@@ -111,6 +111,8 @@ def test_all_methods_from_two_predicts_and_a_fit(command, options, tiny, tmp_pat
         words = ["select", "--config", config, f"--data.signals=[{stores}]"]
         if config.stem in ("less", "icons"):
             words.append(f"--data.selector.targets=[{gradients}]")
+        if config.stem == "presel":
+            words.append("--data.selector.features=clip_image")
         if config.stem in SMALL:
             words.append(f"--data.selector.num_clusters={SMALL[config.stem]}")
         run(*words, place=config.stem)

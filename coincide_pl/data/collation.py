@@ -169,8 +169,7 @@ class EncodedBatches(Dataset[Batch]):
 
     @property
     def _pad_id(self) -> int:
-        tokenizer = self.encoder.tokenizer
-        return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        return getattr(self.encoder.tokenizer, "pad_token_id", None) or 0
 
 
 def processed(

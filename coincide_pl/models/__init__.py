@@ -9,6 +9,7 @@ from coincide_pl.models.optimization import CosineWithWarmup
 from coincide_pl.models.reference import ReferenceModule
 from coincide_pl.models.self_filter import SelfFilterModule
 from coincide_pl.models.target import TargetModule
+from coincide_pl.models.vision import VisionModule
 
 __all__ = [
     "CLIPModule",
@@ -21,4 +22,5 @@ __all__ = [
     "ReferenceModule",
     "SelfFilterModule",
     "TargetModule",
+    "VisionModule",
 ]

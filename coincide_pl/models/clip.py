@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, ProcessorMixin
 from coincide_pl.data.clip import ClipEncoder
 from coincide_pl.data.collation import Batch
 from coincide_pl.errors import ModelError
+from coincide_pl.models.images import per_sample
 from coincide_pl.models.loading import (
     DType,
     check_directory,
@@ -127,10 +128,7 @@ class CLIPModule(lightning.LightningModule):
         if batch.num_images:
             model: Any = self.model
             found = model.get_image_features(**batch.image_inputs).pooler_output.float()
-            shown = F.normalize(found, dim=1)[batch.image_index]  # [occurrences, D]
-            rows = torch.arange(len(texts), device=texts.device)
-            owner = rows.repeat_interleave(batch.image_counts)
-            images = F.normalize((owner == rows[:, None]).float() @ shown, dim=1)
+            images = per_sample(F.normalize(found, dim=1), batch)
         forward = Forward(batch, image_embeddings=images, text_embeddings=texts)
         return {signal.name: signal.rows(forward) for signal in self.signals}
 

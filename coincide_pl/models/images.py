@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from coincide_pl.data.collation import Batch
@@ -80,6 +81,22 @@ def model_inputs(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
             if name in known  # processors return more than their models take
         },
     }
+
+
+def per_sample(features: Tensor, batch: Batch) -> Tensor:
+    """A feature of each sample: the mean of its images', of norm 1; zeros where it has none.
+
+    Args:
+        features: [images, D] of the batch's distinct images, of norm 1.
+        batch: whose samples show them.
+
+    Returns:
+        [B, D].
+    """
+    shown = features[batch.image_index]  # [occurrences, D]
+    rows = torch.arange(len(batch.rows), device=features.device)
+    owner = rows.repeat_interleave(batch.image_counts)
+    return F.normalize((owner == rows[:, None]).to(shown.dtype) @ shown, dim=1)
 
 
 def blank(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:

@@ -60,7 +60,7 @@ class ReferenceModule(lightning.LightningModule):
         self.needs = union(signal.needs for signal in self.signals)
         for signal in self.signals:
             needs = signal.needs
-            if needs.embeddings or needs.scores or needs.gradients:
+            if needs.embeddings or needs.scores or needs.gradients or needs.vision:
                 raise ModelError(
                     f"signals: a reference model does not make {signal.name}: "
                     f"{making([type(signal)])}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.magic import Magic
     from coincide_pl.selection.methods.per_source import PerSource
     from coincide_pl.selection.methods.perplexity import Perplexity
+    from coincide_pl.selection.methods.presel import PreSel
     from coincide_pl.selection.methods.prism import Prism
     from coincide_pl.selection.methods.scal_select import ScalSelect
     from coincide_pl.selection.methods.self_filter import SelfFilter
@@ -50,6 +51,7 @@ PLACES = {
     "Less": "methods.less",
     "Magic": "methods.magic",
     "Perplexity": "methods.perplexity",
+    "PreSel": "methods.presel",
     "Prism": "methods.prism",
     "ScalSelect": "methods.scal_select",
     "SelfFilter": "methods.self_filter",
@@ -87,6 +89,7 @@ __all__ = [
     "Perplexity",
     "Picks",
     "Pool",
+    "PreSel",
     "Prism",
     "Random",
     "ScalSelect",

@@ -12,6 +12,7 @@ import numpy as np
 
 from coincide_pl import signals as room
 from coincide_pl.data.record import Record
+from coincide_pl.data.records import Records
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import Array, Arrays, Ints
 from coincide_pl.selection.cache import Cache, NoCache
@@ -50,6 +51,13 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def sources(self) -> list[str | None]:
+        """The source of every record, [N]."""
+        if isinstance(self.records, Records):
+            return self.records.sources
+        return [record.source for record in self.records]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from coincide_pl.signals.signal import Signal
     from coincide_pl.signals.spectra import CrossAttention, LastTokenState, TokenSpectrum
     from coincide_pl.signals.store import Signals, SignalsStore, SignalsWriter, load_signals
+    from coincide_pl.signals.vision import ImageFeatures
     from coincide_pl.signals.writer import WriteDifficulty, WriteSignals
 
 FILES = (
@@ -38,6 +39,7 @@ FILES = (
     "rewritten",
     "consistency",
     "answer_tokens",
+    "vision",
     "embeddings",
     "image_tokens",
     "spectra",
@@ -63,6 +65,7 @@ __all__ = [
     "Forward",
     "Gradient",
     "GradientNorm",
+    "ImageFeatures",
     "Instruction",
     "LastToken",
     "LastTokenState",

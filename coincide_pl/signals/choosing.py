@@ -18,7 +18,8 @@ import coincide_pl.signals.gradients
 import coincide_pl.signals.image_tokens
 import coincide_pl.signals.likelihood
 import coincide_pl.signals.rewritten
-import coincide_pl.signals.spectra  # noqa: F401
+import coincide_pl.signals.spectra
+import coincide_pl.signals.vision  # noqa: F401
 from coincide_pl.errors import SignalsError
 from coincide_pl.signals.signal import Signal, check_class
 

@@ -113,6 +113,7 @@ class Needs:
         passes: what is needed of further passes, over the same conversations in other forms.
         embeddings: whether embeddings of image and text, by a model that makes them apart.
         scores: whether the outputs of a score net that was trained beside the model.
+        vision: whether features of images, by a model that sees nothing else.
         gradients: what is needed of each sample's gradient.
     """
 
@@ -123,6 +124,7 @@ class Needs:
     embeddings: bool = False
     scores: bool = False
     gradients: Set[GradientRead] = frozenset()
+    vision: bool = False
 
     def __post_init__(self) -> None:
         """Sets that are given become ones that never change."""
@@ -143,6 +145,7 @@ class Needs:
             self.embeddings or other.embeddings,
             self.scores or other.scores,
             self.gradients | other.gradients,
+            self.vision or other.vision,
         )
 
 

@@ -24,9 +24,12 @@ from coincide_pl.selection import (
     CLIPScore,
     D2Pruning,
     DataTailor,
+    Dics,
     HierarchicalKMeans,
+    Magic,
     Perplexity,
     Pool,
+    PreSel,
     Prism,
     Random,
     ScalSelect,
@@ -34,6 +37,7 @@ from coincide_pl.selection import (
     SelfFilter,
     SelfSup,
     SemDeDup,
+    VisNec,
     Xmas,
 )
 from coincide_pl.selection.selector import name_of
@@ -44,17 +48,24 @@ GROUPS = 2000
 VECTORS = {
     "last_token": 2048,
     "mean_token": 2048,
+    "instruction": 2048,
     "mean_image_token": 2048,
     "attended_image_token": 2048,
     "last_token_state": 2048,
     "clip_image": 768,
     "clip_text": 768,
+    "image_features": 768,
     "token_spectrum": 2,
     **{f"cross_attention-{checkpoint}": 5 for checkpoint in range(6)},
 }
-"""Widths of a TinyLLaVA-2B's hidden states and of CLIP ViT-L/14's embeddings; singular values of
-six checkpoints."""
-SCORES = ("el2n", "nll", "margin", "clip_score", "difficulty")
+"""Widths of a TinyLLaVA-2B's hidden states of CLIP ViT-L/14's embeddings and of DINOv2-base's;
+singular values of six checkpoints."""
+SCORES = (
+    *("el2n", "nll", "margin", "clip_score", "difficulty", "nll_without_image"),
+    *("nll_without_question", "visual_consistency", "response_consistency", "bridging_relevance"),
+)
+NEURONS = (4, 3, 5632)
+"""Layers, neurons of each that are kept, and neurons of each of a TinyLLaVA-2B."""
 
 
 def selectors(num_samples: int) -> dict[str, Selector]:
@@ -75,6 +86,10 @@ def selectors(num_samples: int) -> dict[str, Selector]:
             [max(1, clusters // each) for each in (1, 10, 100)], "mean_token"
         ),
         "DataTailor": DataTailor(),
+        "VisNec": VisNec(),
+        "Dics": Dics(),
+        "Magic": Magic(),
+        "PreSel": PreSel(),
         "Xmas": Xmas(num_clusters=min(1000, clusters)),
     }
 
@@ -86,6 +101,9 @@ def generate(folder: Path, num_samples: int, names: set[str]) -> None:
     group = random.integers(0, GROUPS, num_samples)
     for name in SCORES:
         np.save(folder / f"{name}.npy", random.random(num_samples, np.float32))
+    layers, top, neurons = NEURONS
+    active = np.minimum(random.exponential(20, (num_samples, layers, top)), neurons - 1)
+    np.save(folder / "skill_neurons.npy", np.floor(active).astype(np.float32))
     for name, width in VECTORS.items():
         if name not in names:
             continue
@@ -116,7 +134,7 @@ def baselines(
     """Measures and prints a table.
 
     Args:
-        folder: for the generated signals, 19 KB a sample for all selectors.
+        folder: for the generated signals, 25 KB a sample for all selectors.
         num_samples: sizes of the pool (default: 100,000 and LLaVA-1.5's 665,298).
         fraction: to choose.
         only: names of selectors (default: all).

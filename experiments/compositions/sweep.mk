@@ -31,6 +31,8 @@ OPTIONS_hierarchical_kmeans := --data.selector.seed=$(seed) \
 OPTIONS_visnec := --data.selector.seed=$(seed)
 OPTIONS_xmas := --data.selector.seed=$(seed) \
   --data.selector.num_clusters=$(shell expr $(CLUSTERS) / 10)
+# No DINOv2 weights are fetched: the tiny CLIP sees the images.
+OPTIONS_presel := --data.selector.features=clip_image --data.selector.seed=$(seed)
 OPTIONS_random := --data.selector.seed=$(seed)
 OPTIONS_balanced := $(OPTIONS_random)
 CONFIGS := $(if $(filter balanced,$(data.selector)),$(HERE),configs/selectors)

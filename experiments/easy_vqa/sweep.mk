@@ -15,6 +15,8 @@ OPTIONS_self_sup := --data.selector.num_clusters=100 --data.selector.seed=$(seed
 OPTIONS_hierarchical_kmeans := --data.selector.num_clusters=[584,58] --data.selector.seed=$(seed)
 OPTIONS_xmas := --data.selector.num_clusters=58 --data.selector.seed=$(seed)
 OPTIONS_visnec := --data.selector.seed=$(seed)
+# No DINOv2 weights are fetched: the tiny CLIP sees the images.
+OPTIONS_presel := --data.selector.features=clip_image --data.selector.seed=$(seed)
 OPTIONS_random := --data.selector.seed=$(seed)
 
 CHOICE = --config configs/selectors/$(data.selector).yaml $(OPTIONS_$(data.selector)) \
