@@ -67,9 +67,9 @@ class Consistency(Signal):
         totals.scatter_add_(1, turns, weights)
         said = totals > 0
         ratios = (sums / totals.where(said, 1)).exp() * said
-        means = ratios.sum(1) / said.sum(1).clamp(min=1)
-        there = (batch.image_counts > 0) & said.any(1)
-        return means.float().where(there, torch.ones(()))
+        means: Tensor = ratios.sum(1) / said.sum(1).clamp(min=1)
+        there: Tensor = (batch.image_counts > 0) & said.any(1)
+        return torch.where(there, means.float(), torch.ones(()))
 
 
 class VisualConsistency(Consistency):

@@ -136,7 +136,7 @@ class Magic(Selector):
         masses = np.exp((quality - quality.max()) / self.temperature)
         due = count * np.bincount(buckets, masses) / masses.sum()  # M p
         most = np.minimum(sizes, int(np.ceil(self.gamma * count)))
-        numbers = np.minimum(most, np.floor(due).astype(np.int64))
+        numbers: Ints = np.minimum(most, np.floor(due).astype(np.int64))
         order = np.argsort(np.floor(due) - due, kind="stable")
         room: Bools = (numbers < most)[order]
         numbers[order[room][: count - int(numbers.sum())]] += 1
