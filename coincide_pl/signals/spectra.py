@@ -145,4 +145,5 @@ class LastTokenState(Signal):
 def singular_values(matrix: Tensor) -> Tensor:
     """Singular values of a matrix [n, m], float64 [min(n, m)], from the largest down."""
     gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
-    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0)
+    squares: Tensor = torch.linalg.eigvalsh(gram)
+    return squares.clamp(min=0).sqrt().flip(0)
