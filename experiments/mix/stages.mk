@@ -8,13 +8,17 @@ HERE := experiments/mix
 LIGHTNING := $(BIN)/lightning
 
 ifeq ($(SIZE),quick)
-COUNT := 6000
+COUNT := 3000
+EVALUATION := 260
+PROPORTIONAL := 200
 CAPTIONS := 12000
-CLUSTERS := 91
+CLUSTERS := 45
 else
-COUNT := 12000
+COUNT := 6000
+EVALUATION := 520
+PROPORTIONAL := 400
 CAPTIONS := 24000
-CLUSTERS := 182
+CLUSTERS := 91
 endif
 TOWER_EPOCHS ?= 6
 
@@ -34,7 +38,8 @@ signals: $(SWEEP)/reference/.sealed $(SWEEP)/clip/.sealed $(RUN)/all/results.jso
   $(RUN)/all/proportional/results.json
 
 $(RUN)/data/test_mix.json:
-	$(BIN)/python $(HERE)/generate.py --output=$(@D) --count=$(COUNT)
+	$(BIN)/python $(HERE)/generate.py --output=$(@D) --count=$(COUNT) \
+	  --evaluation=$(EVALUATION) --proportional=$(PROPORTIONAL)
 
 $(RUN)/captions/captions.json:
 	$(BIN)/python $(HERE)/captions.py --output=$(@D) --count=$(CAPTIONS)
