@@ -60,6 +60,10 @@ def main(args: list[str] | None = None) -> None:
 
 def run(words: Sequence[str]) -> None:
     """Runs a verb, or says what verbs there are."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks; it has argcomplete
+        from coincide_pl.command.completion import verb_of_line
+
+        words = [verb_of_line()]
     match words:
         case []:
             refuse(f"which verb? {', '.join(BY_NAME)}; coincide --help says what each does")

@@ -101,7 +101,9 @@ def unknown(runs: Sequence[FinishedRun]) -> list[str]:
     """Lines that say what the tables can't show of some runs, because it was not kept."""
     kinds = {
         "no difference to Random without the worth of each answer": [
-            run.answers for run in runs if not run.answers.is_file()
+            run.answers
+            for run in runs
+            if not (run.answers.is_file() or (run.answers.is_dir() and run.correct))
         ],
         "no costs are noted": [run.place for run in runs if not run.seconds],
     }

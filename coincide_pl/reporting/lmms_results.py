@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from coincide_pl.evaluation.results import Results
@@ -23,6 +24,25 @@ FIRST = ("pope_f1_score", "exact_match", "accuracy", "acc")
 """Figures that stand for a task which has several, the first of these that is there."""
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A figure of lmms-eval that stands for a task.
+
+    Attributes:
+        name: as lmms-eval calls it, without its filter.
+        value: as lmms-eval gives it.
+        largest: its largest value.
+        documents: file with the worth of each document, a line each; it need not be there.
+        count: number of documents; 0 where it is not noted.
+    """
+
+    name: str
+    value: float
+    largest: float
+    documents: Path
+    count: int
+
+
 def lmms_results(folder: Path) -> Results | None:
     """Scores by task of the newest results of lmms-eval in a run's directory.
 
@@ -37,21 +57,65 @@ def lmms_results(folder: Path) -> Results | None:
     Raises:
         CoincideError: a file can't be read.
     """
-    files = sorted((folder / FOLDER).rglob("*results.json"))
-    scores: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for path in files:  # names begin with the date: a later one counts
+    if not result_files(folder):
+        return None
+    figures = newest(folder)
+    scores = {name: figure.value / figure.largest for name, figure in figures.items()}
+    counts = {name: figure.count for name, figure in figures.items()}
+    return Results(FOLDER, scores, counts, data=FOLDER)
+
+
+def lmms_outcomes(folder: Path) -> dict[str, list[float]]:
+    """Worth of each document in [0, 1] by task, as `--log_samples` leaves them, by their numbers.
+
+    Args:
+        folder: directory of the run.
+
+    Returns:
+        Only tasks whose documents were logged, each with a number.
+
+    Raises:
+        CoincideError: a file can't be read.
+    """
+    found = {}
+    for task, figure in newest(folder).items():
+        if not figure.documents.is_file():
+            continue
+        with reading(figure.documents, "run lmms-eval again, or delete this file"):
+            documents = map(json.loads, figure.documents.read_text().splitlines())
+            worth = {int(one["doc_id"]): _worth(one.get(figure.name)) for one in documents}
+        numbers = [worth[number] for number in sorted(worth)]
+        if numbers and None not in numbers:
+            found[task] = [number / figure.largest for number in numbers if number is not None]
+    return found
+
+
+def result_files(folder: Path) -> list[Path]:
+    """Files of results in a run's directory; their names begin with the date."""
+    return sorted((folder / FOLDER).rglob("*results.json"))
+
+
+def newest(folder: Path) -> dict[str, Figure]:
+    """The newest figures that stand for tasks, by task; a task with several has several names.
+
+    Raises:
+        CoincideError: a file can't be read.
+    """
+    found: dict[str, Figure] = {}
+    for path in result_files(folder):
         with reading(path, "run lmms-eval again, or delete this file"):
             content = json.loads(path.read_text())
             for task, figures in content["results"].items():
-                number = content.get("n-samples", {}).get(task, {}).get("effective", 0)
-                for name, value in main_figures(task, figures).items():
-                    scores[name], counts[name] = value, int(number)
-    return Results(FOLDER, scores, counts, data=FOLDER) if files else None
+                number = int(content.get("n-samples", {}).get(task, {}).get("effective", 0))
+                name = path.name.replace("results.json", f"samples_{task}.jsonl")
+                found |= main_figures(task, figures, path.with_name(name), number)
+    return found
 
 
-def main_figures(task: str, figures: dict[str, object]) -> dict[str, float]:
-    """The figures that stand for a task, by name, in [0, 1]."""
+def main_figures(
+    task: str, figures: dict[str, object], documents: Path, count: int
+) -> dict[str, Figure]:
+    """The figures that stand for a task, by name."""
     known = {
         name.partition(",")[0]: float(value)
         for name, value in figures.items()
@@ -66,5 +130,13 @@ def main_figures(task: str, figures: dict[str, object]) -> dict[str, float]:
         largest = next((SCALES[key] for key in SCALES if name.startswith(key)), 1.0)
         largest = 100.0 if largest == 1.0 and known[name] > 1 else largest
         label = name.removesuffix("_score").replace("percetion", "perception")
-        found[label if len(chosen) > 1 else task] = known[name] / largest
+        own = label if len(chosen) > 1 else task
+        found[own] = Figure(name, known[name], largest, documents, count)
     return found
+
+
+def _worth(value: object) -> float | None:
+    """A document's worth: a number, or the `score` of what its task keeps of it."""
+    if isinstance(value, dict):
+        value = value.get("score")
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -184,9 +184,18 @@ def _difference(
     theirs = {run.seed: run.correct for run in random}
     pairs = [(run.correct, theirs.get(run.seed)) for run in group]
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not both:
+    kept = {
+        task: score for task, score in full.items() if all(task in a and task in b for a, b in both)
+    }
+    if not both or not kept:
         return None
-    return paired_difference([a for a, _ in both], [b for _, b in both], full)
+    if unlike := sorted(full.keys() - kept.keys()):
+        log.warning(
+            "%s: the difference to Random leaves out %s: no answers, or a score that is not their "
+            "mean",
+            *(group[0].place, ", ".join(unlike)),
+        )
+    return paired_difference([a for a, _ in both], [b for _, b in both], kept)
 
 
 def _method(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:

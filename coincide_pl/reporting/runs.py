@@ -17,7 +17,7 @@ from coincide_pl.files import reading
 from coincide_pl.reporting.bootstrap import Correct
 from coincide_pl.reporting.config import Config, leaves, option, read_config, stores
 from coincide_pl.reporting.costs import Costs, costs, selection_file
-from coincide_pl.reporting.lmms_results import FOLDER, lmms_results
+from coincide_pl.reporting.lmms_results import FOLDER, lmms_outcomes, lmms_results
 from coincide_pl.reporting.stages import STAGES, Clock
 from coincide_pl.selection import Selection
 
@@ -52,7 +52,7 @@ class FinishedRun:
         questions: metric, and fingerprint of the test data.
         seconds: seconds by stage, tests left out; empty where it is not known.
         whole: whether the cost of all that the selection rests on is known.
-        answers: file that tells what each answer is worth.
+        answers: file that tells what each answer is worth; of lmms-eval, its folder.
     """
 
     place: Path
@@ -92,7 +92,7 @@ class FinishedRun:
         with reading(folder / "fit.yaml", "run `coincide fit` again"):
             return cls.of(
                 folder,
-                folder / ANSWERS,
+                folder / (FOLDER if results.metric == FOLDER else ANSWERS),
                 results,
                 config,
                 chosen.description,
@@ -152,13 +152,28 @@ class FinishedRun:
     def correct(self) -> Correct | None:
         """Worth of each answer by task, float32 [counts], in the data's order.
 
-        None where answers were not kept, or where a task's score is not their mean.
+        A task whose score is not their mean is left out; None where no other is, or where answers
+        were not kept.
 
         Raises:
             CoincideError: the file of answers is damaged, or of another test.
         """
-        if not self.answers.is_file():
+        if self.answers.is_dir():
+            found = lmms_outcomes(self.answers.parent)
+        elif self.answers.is_file():
+            found = self._outcomes()
+        else:
             return None
+        worth = {task: np.array(outcomes, np.float32) for task, outcomes in found.items()}
+        means = {
+            task: own
+            for task, own in worth.items()
+            if abs(float(own.mean()) - self.scores[task]) < 1e-4
+        }
+        return means or None
+
+    def _outcomes(self) -> dict[str, list[float]]:
+        """What the file of answers says, by task."""
         found: dict[str, list[float]] = {task: [] for task in self.counts}
         with reading(self.answers, "run `coincide test` again"):
             for line in self.answers.read_text().splitlines():
@@ -166,9 +181,7 @@ class FinishedRun:
                 found[answer["task"]].append(float(answer["outcome"]))
         if {task: len(scores) for task, scores in found.items()} != self.counts:
             raise CoincideError(f"{self.answers}: not of the test in its results; test again")
-        worth = {task: np.array(outcomes, np.float32) for task, outcomes in found.items()}
-        means = all(abs(own.mean() - self.scores[task]) < 1e-4 for task, own in worth.items())
-        return worth if means else None
+        return found
 
 
 def is_run(folder: Path) -> bool:

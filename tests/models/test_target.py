@@ -166,6 +166,7 @@ def test_gradient_checkpointing_changes_no_gradient(tiny, batches):
 
 # torch looks at the .grad of whatever it traces.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:Guards may run slower")  # torch, of Python 3.13.0
 def test_compiled_layers_change_no_loss(tiny, batches, monkeypatch):
     compiled = []
 

@@ -6,7 +6,7 @@ import pytest
 from test_compare import answers
 
 from coincide_pl.errors import CoincideError
-from coincide_pl.reporting.compare import load
+from coincide_pl.reporting.compare import load, unknown
 from coincide_pl.reporting.lmms_results import lmms_results
 from coincide_pl.reporting.rows import compared
 
@@ -46,6 +46,47 @@ def test_scores_by_task(tmp_path):
     (folder / "20260103_000000_results.json").write_text("[]")
     with pytest.raises(CoincideError, match="damaged; run lmms-eval again"):
         lmms_results(tmp_path)
+
+
+def documents(folder, task, worth, name="exact_match"):
+    """Writes what `--log_samples` leaves of a task, in the order in which answers came."""
+    lines = [json.dumps({"doc_id": i, name: value}) for i, value in enumerate(worth)]
+    (folder / f"1_samples_{task}.jsonl").write_text("\n".join(lines[::-1]) + "\n")
+
+
+def test_documents_give_the_difference_to_random_its_interval(finished, tmp_path, caplog):
+    """Documents are paired by their numbers; a score that is no mean of theirs has no interval."""
+    worth = {
+        "all": [1.0] * 40,
+        "random": [1.0, 0.0] * 20,
+        "ours": [1.0, 0.0] * 10 + [1.0] * 20,
+    }
+    runs = []
+    for run, right in worth.items():
+        kind = {"all": "All", "random": "Random", "ours": "Coincide"}[run]
+        whole = {"fraction": 1} if run == "all" else {}
+        runs.append(finished(run, kind, answers(a=1), [("fit", 9)], **whole))
+        (tmp_path / run / "results.json").unlink()
+        (tmp_path / run / "answers.jsonl").unlink()
+        folder = tmp_path / run / "lmms_eval/model"
+        folder.mkdir(parents=True)
+        results = {"gqa": {"exact_match,none": sum(right) / 40}, "pope": {"pope_f1_score,none": 1}}
+        sizes = {task: {"effective": 40} for task in results}
+        (folder / "1_results.json").write_text(json.dumps({"results": results, "n-samples": sizes}))
+        documents(folder, "gqa", right)
+        documents(folder, "pope", [{"score": x} for x in right], "pope_f1_score")
+    row = next(row for row in compared(load(runs)[0]) if row.method == "Coincide")
+    middle, low, high = row.difference
+    assert middle == pytest.approx(0.25)
+    assert 0 < low < middle < high < 0.5
+    assert "leaves out pope: no answers, or a score that is not their mean" in caplog.text
+    assert unknown(load(runs)[0]) == []
+    samples = tmp_path / "ours/lmms_eval/model/1_samples_gqa.jsonl"
+    samples.write_text("[]\n")
+    with pytest.raises(CoincideError, match=r"1_samples_gqa\.jsonl.*run lmms-eval again"):
+        compared(load(runs)[0])
+    samples.unlink()
+    assert unknown(load(runs)[0])[0].endswith("ours/lmms_eval")
 
 
 def test_runs_compared_by_them(finished, tmp_path):
