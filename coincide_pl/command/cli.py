@@ -25,6 +25,7 @@ from coincide_pl.command.quiet import quiet_libraries
 from coincide_pl.command.trainer import Trainer
 from coincide_pl.command.urls import refuse_urls
 from coincide_pl.command.verbs import Verb
+from coincide_pl.command.versions import join_fit
 from coincide_pl.errors import CoincideError, ConfigError, ProcessError
 from coincide_pl.evaluation import Evaluate
 from coincide_pl.files import Lock, write_text
@@ -171,6 +172,8 @@ class Command(LightningCLI):
                     for name, value in resumed(root, logger.init_args.get("id")).items():
                         logger.init_args[name] = value
                 go_offline_if_needed()
+            if self.verb in ("validate", "test"):
+                join_fit(logger, Path(config.trainer.default_root_dir), self.verb)
         if self.verb == "select":
             config.model = None
         if self.verb in ("select", "predict"):

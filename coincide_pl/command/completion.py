@@ -1,4 +1,4 @@
-"""What a shell's Tab offers, by argcomplete: the shell runs the command and asks how a word goes on.
+"""What a shell's Tab offers: by argcomplete, the shell asks the command how a word goes on.
 
 Nothing here is imported otherwise.
 """

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from readmes import ROOT, blocks
+from transformers import AutoProcessor
 
 from coincide_pl.data.readers import LlavaJson, Mix, ShardDataset
 from coincide_pl.selection import Selection
@@ -138,3 +140,36 @@ def test_parquet(selected, write, tmp_path, reader):
     if reader == "ChatDataset":
         write(run, "lf", "llama_factory")
         write(run, "llava.json", "llava")
+
+
+@pytest.mark.filterwarnings("ignore")  # other packages'
+@pytest.mark.parametrize("package", ["datasets", "trl"])
+def test_what_the_readme_says_of_other_packages_works(
+    package, command, llava, models, tmp_path, monkeypatch
+):
+    pytest.importorskip(package)
+    llava.parent.rename(tmp_path / "images")
+    data = ("--data.train=LlavaJson", "--data.train.path=images/data.json")
+    monkeypatch.chdir(tmp_path)
+    words = (*data, f"--data.cache_dir={tmp_path}/cache", "--trainer.default_root_dir=run")
+    assert command("select", *words, "--data.selector=Random", "--data.fraction=0.2")[0] == 0
+    for name, form in (("chosen", "llava"), ("rows", "rows")):
+        assert command("subset", "run", f"--output={name}.json", f"--form={form}")[0] == 0
+    (tmp_path / "mix.json").write_text((tmp_path / "images/data.json").read_text())
+    (block,) = (
+        block
+        for block in blocks(ROOT / "coincide_pl/data/README.md")
+        if block.language == "python" and block.mark.rpartition(" ")[2] == package
+    )
+    names = {}
+    exec(block.text, names)
+    if package == "datasets":
+        assert names["chosen"]["id"] == names["rows"]["id"]
+        return
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    shown = [row for row in names["data"] if row["images"]]
+    collate = DataCollatorForVisionLanguageModeling(
+        AutoProcessor.from_pretrained(models / "TARGET")
+    )
+    assert len(collate(shown)["pixel_values"]) == len(shown) > 0
