@@ -44,7 +44,7 @@ class Adapters:
         self.tensors = {
             PREFIX + name.replace(f".{NAME}.", "."): own[name].detach() for name in trained
         }
-        config: LoraConfig = copy.copy(model.peft_config[NAME])
+        config: LoraConfig = copy.copy(vars(model)["peft_config"][NAME])
         config.base_model_name_or_path = str(Path(base).absolute()) if Path(base).is_dir() else base
         config.target_modules = sorted(config.target_modules or ())
         config.modules_to_save = [*whole_modules(model)]

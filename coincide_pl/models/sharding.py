@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import (
@@ -68,5 +70,5 @@ def whole_state(strategy: Strategy, module: LightningModule) -> dict[str, Tensor
         return None
     # The strategy's own way would give pieces where its checkpoints are in pieces.
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    whole: dict[str, Tensor] = get_model_state_dict(strategy.model or module, options=options)
+    whole: dict[str, Any] = get_model_state_dict(strategy.model or module, options=options)
     return whole
