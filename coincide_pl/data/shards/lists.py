@@ -72,7 +72,7 @@ def shards_of(where: str, text: str, split: str, names: list[str]) -> tuple[list
         excluded = {name for one in content.get("exclude") or [] for name in expanded(one)}
         parts = [name for part in content["split_parts"][split] for name in expanded(part)]
         chosen = [name for name in parts if name not in excluded]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{where}/.nv-meta/split.yaml: tells no split {split!r}") from error
     if missing := sorted(set(chosen) - set(names)):
         raise DataError(f"{where}: {missing[0]} of its split.yaml is not there")
