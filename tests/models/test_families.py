@@ -19,7 +19,7 @@ from coincide_pl.data.records import Records
 from coincide_pl.errors import ModelError
 from coincide_pl.models import LoRA, ReferenceModule, TargetModule
 from coincide_pl.models.export import export_model
-from coincide_pl.models.loading import load_model
+from coincide_pl.models.loading import load_model, quietly
 from coincide_pl.models.processors import load_processor
 from coincide_pl.models.shared_prefix import shares
 
@@ -196,7 +196,8 @@ def test_finetuning_and_export(family, lora, tmp_path):
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
     load_processor(str(tmp_path / "out"))
     if lora:
-        adapted = PeftModel.from_pretrained(plain, tmp_path / "out/adapters")
+        with quietly():
+            adapted = PeftModel.from_pretrained(plain, tmp_path / "out/adapters")
         for mine, theirs in zip(
             logits_alone(model, family), logits_alone(adapted.eval(), family), strict=True
         ):
