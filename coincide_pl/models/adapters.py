@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 from peft import LoraConfig, PeftConfig, PeftModel
 from safetensors.torch import save_file
@@ -44,7 +45,7 @@ class Adapters:
         self.tensors = {
             PREFIX + name.replace(f".{NAME}.", "."): own[name].detach() for name in trained
         }
-        config: LoraConfig = copy.copy(vars(model)["peft_config"][NAME])
+        config = cast("LoraConfig", copy.copy(vars(model)["peft_config"][NAME]))
         config.base_model_name_or_path = str(Path(base).absolute()) if Path(base).is_dir() else base
         config.target_modules = sorted(config.target_modules or ())
         config.modules_to_save = [*whole_modules(model)]

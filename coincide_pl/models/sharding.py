@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import torch
 from lightning import LightningModule
@@ -70,5 +70,5 @@ def whole_state(strategy: Strategy, module: LightningModule) -> dict[str, Tensor
         return None
     # The strategy's own way would give pieces where its checkpoints are in pieces.
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    whole: dict[str, Any] = get_model_state_dict(strategy.model or module, options=options)
-    return whole
+    whole = get_model_state_dict(strategy.model or module, options=options)
+    return cast("dict[str, Tensor]", whole)
