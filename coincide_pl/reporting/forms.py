@@ -15,7 +15,7 @@ import yaml
 
 from coincide_pl.data.readers import LlavaJson, Mix, Reader, ShardDataset
 from coincide_pl.data.readers.conversation import Item, llava_item
-from coincide_pl.data.readers.json_text import json_array
+from coincide_pl.data.readers.json_text import json_array, write_json
 from coincide_pl.data.record import Record
 from coincide_pl.data.shards.lists import LOADER, SUFFIXES
 from coincide_pl.data.shards.packed import MARK
@@ -49,11 +49,13 @@ def write(origin: Origin, target: Path, form: Form) -> None:
         case "rows":
             _write_rows(numbers, target)
         case "ids":
+            if target.suffix not in (".json", ".txt"):
+                raise DataError(f"{target}: ids are written to a .json or .txt file")
             ids = [record.id for record in _chosen(origin)]
             lines = target.suffix == ".txt"
             write_text(target, (f"{i}\n" for i in ids) if lines else json_array(ids))
         case "llava":
-            write_text(target, json_array(_llava_item(origin, r) for r in _chosen(origin)))
+            write_json(target, json_array(_llava_item(origin, r) for r in _chosen(origin)))
         case "llama_factory":
             _write_llama_factory(origin, target)
         case "members":

@@ -155,6 +155,34 @@ def test_image_names_of_the_json_give_the_order(tmp_path):
     assert records.sources == ["image"] * 3
 
 
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [("x.jpg", 0), ("data:image/png;base64,aaaa", 0), (["a.png", "b.png"], 1), ("x.jpg", 2)],
+)
+def test_an_image_that_the_json_names_and_the_shard_lacks(tmp_path, asked, there):
+    """Else the sample becomes text, or is read with fewer images, and nobody hears of it."""
+    content = {"image": asked, "conversations": [{**TALK[0], "value": "what?"}, TALK[1]]}
+    pictures = [(f"1.{'ac'[k]}.png", picture(k)) for k in range(there)]
+    path = write_tar(tmp_path / "x.tar", [("1.json", content), *pictures])
+    with pytest.raises(DataError, match=f"names images of which the shard holds {there}"):
+        ShardDataset(str(path)).records(tmp_path / "cache")
+
+
+def test_a_shard_that_holds_links_or_ends_early(tmp_path):
+    """Images that are not in it are missed, not left out."""
+    path = write_tar(tmp_path / "x.tar", [("1.json", TALK), ("1.png", picture(1))])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index(b"1.png") + 200])
+    with pytest.raises(DataError, match="ends inside a header"):
+        ShardDataset(str(path)).records(tmp_path / "cache")
+    with tarfile.open(path, "w") as tar:
+        link = tarfile.TarInfo("1.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "../1.png"
+        tar.addfile(link)
+    with pytest.raises(DataError, match=r"'1\.png' is a link; pack with tar --dereference"):
+        ShardDataset(str(path)).records(tmp_path / "cache")
+
+
 def test_members_that_share_a_key(tmp_path):
     """The .json is the text; members about the shard are none; one name twice is an error."""
     more = [("a.meta.json", {"x": 1}), ("a.json", TALK), ("a.png", picture(9)), ("a.cls", b"3")]
@@ -252,6 +280,23 @@ def test_one_image_a_row_in_parquet(tmp_path):
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=3)
     records = ShardDataset(str(tmp_path / "x.parquet")).records(tmp_path / "cache")
     assert reds(records) == [[0], [], [60], [90]]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", [IMAGE, pa.struct([("bytes", pa.binary())]), pa.binary()])
+def test_images_in_a_column_of_any_name_and_type(tmp_path, kind, nested):
+    """Those that a column of another name holds are found by `columns`."""
+    images = [
+        picture(30 * i) if pa.types.is_binary(kind) else {"bytes": picture(30 * i)}
+        for i in range(3)
+    ]
+    column = pa.array(
+        [[i] for i in images] if nested else images, pa.list_(kind) if nested else kind
+    )
+    table = pa.table({"pi(cs": column, "query": ["q"] * 3, "response": ["a"] * 3})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=2)
+    reader = ShardDataset(str(tmp_path / "x.parquet"), columns={"images": "pi(cs"})
+    assert reds(reader.records(tmp_path / "cache")) == [[0], [30], [60]]
 
 
 @pytest.fixture

@@ -71,6 +71,12 @@ def test_a_llava_file_in_every_form(selected, write, llava, tmp_path, command):
     assert [record.id for record in records] == ids
     (entry,) = json.loads((folder / "dataset_info.json").read_text()).values()
     assert entry["formatting"] == "sharegpt"
+    for name, form in (("own.json.gz", "own"), ("own.jsonl.zst", "own"), ("l.json.gz", "llava")):
+        packed = LlavaJson(str(write(run, name, form)), str(llava.parent))
+        assert [record.id for record in packed] == ids
+    status, _, said = command("subset", run, f"--output={tmp_path}/ids.json.gz", "--form=ids")
+    assert status == 1
+    assert "ids are written to a .json or .txt file" in said
     for form in ("members", "energon"):
         status, _, said = command("subset", run, f"--output={tmp_path}/x", f"--form={form}")
         assert status == 1

@@ -10,6 +10,7 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection import (
     EL2N,
     Coincide,
+    HierarchicalKMeans,
     PerSource,
     Picks,
     Pool,
@@ -188,3 +189,17 @@ def test_wrong_shares_are_named(shares, said):
         PerSource(Random(), shares).select(pool(), 20)
     with pytest.raises(SelectionError, match="PerSource needs the signals el2n"):
         PerSource(EL2N()).select(pool(), 20)
+
+
+def test_clusters_of_several_levels_are_shared_out_too():
+    """Else a small source has fewer samples than clusters, and stops the run."""
+    features = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float16)
+    inner = HierarchicalKMeans(num_clusters=[20, 5], resamplings=[0, 1])
+    selection = PerSource(inner).select(pool(activations=features), 30)
+    assert counts(selection) == {"coco": 18, "vg": 9, "text": 3}
+    assert [len(np.unique(selection.labels[rows_of(name)])) for name in ("coco", "vg", "text")] == [
+        12,
+        6,
+        2,
+    ]
+    assert inner.num_clusters == [20, 5]

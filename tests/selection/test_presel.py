@@ -124,6 +124,30 @@ def test_all_samples_tell_the_importance_where_no_reference_set_is_drawn():
         assert selection.clusters["importance"][task] == pytest.approx(ratios[own].mean(), 1e-5)
 
 
+def test_an_answer_that_was_cut_off_tells_nothing():
+    """Its loss of 0 is no loss: a task of long questions would seem the most important."""
+    given = pool(40, 2, 0)
+    lost = {**given.signals, "nll": given.signals["nll"].copy()}
+    own = [i for i, r in enumerate(given.records) if r.source == "task 0"][:5]
+    lost["nll"][own] = 0
+    absent = {**lost, "nll_without_question": lost["nll_without_question"].copy()}
+    absent["nll_without_question"][own] = 0
+    found = [
+        PreSel(reference_fraction=0, cluster_fraction=0.1).select(Pool(given.records, some), 10)
+        for some in (lost, absent)
+    ]
+    assert np.array_equal(*[one.clusters["importance"] for one in found])
+
+
+def test_a_low_temperature_keeps_to_the_most_important_task():
+    """All weights vanish there, but not their ratios."""
+    selection = PreSel(reference_fraction=0, cluster_fraction=0.1, temperature=1e-4).select(
+        pool(40, 2, 0), 10
+    )
+    importance = selection.clusters["importance"][:2]
+    assert selection.clusters["selected"][np.argmin(importance)] == 10
+
+
 def test_same_inputs_same_selection_and_wrong_input_is_named():
     given = pool(40, 3, 0)
     first, second = (PreSel(cluster_fraction=0.2).select(given, 9).fingerprint for _ in range(2))

@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
@@ -14,7 +15,7 @@ from typing import TextIO
 import pyarrow as pa
 
 from coincide_pl.errors import DataError
-from coincide_pl.files import reason
+from coincide_pl.files import beside, reason
 
 BUFFER = 1 << 20
 """How many characters are read at a time."""
@@ -95,6 +96,16 @@ def chosen_items(path: Path, numbers: Iterable[int]) -> list[object]:
     wanted = set(order)
     items = {n: item for n, item in enumerate(json_items(path)) if n in wanted}
     return [items[n] for n in order]
+
+
+def write_json(path: Path, pieces: Iterable[str]) -> None:
+    """Write text beside its place and put it there, compressed as `opened` reads it."""
+    with beside(path) as aside, ExitStack() as files:
+        kind = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+        file = files.enter_context(aside.open("wb"))
+        sink = files.enter_context(pa.CompressedOutputStream(file, kind)) if kind else file
+        for piece in pieces:
+            sink.write(piece.encode())
 
 
 def json_array(items: Iterable[object]) -> Iterator[str]:

@@ -15,13 +15,12 @@ from coincide_pl.data.readers.conversation import (
     turns_of,
     with_system,
 )
-from coincide_pl.data.readers.json_text import json_array, json_items, json_lines
+from coincide_pl.data.readers.json_text import json_array, json_items, json_lines, write_json
 from coincide_pl.data.readers.reader import OnError, Reader
 from coincide_pl.data.readers.tables import json_kind
 from coincide_pl.data.readers.unread import has_content, refuse_unread
 from coincide_pl.data.record import Record, Unusable
 from coincide_pl.errors import DataError
-from coincide_pl.files import write_text
 
 IMAGES = ("image", "images")
 """Keys of an item's images; the first that is there counts."""
@@ -113,7 +112,7 @@ class LlavaJson(Reader):
         order = [int(number) for number in numbers]
         wanted = set(order)
         items = {number: item for number, item in enumerate(self.items()) if number in wanted}
-        write_text(path, text(items[number] for number in order))
+        write_json(path, text(items[number] for number in order))
 
 
 def unpacked(items: Iterable[object]) -> Iterator[object]:

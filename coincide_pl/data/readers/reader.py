@@ -20,7 +20,7 @@ from coincide_pl.data.image_states import file_states
 from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.conversation import MALFORMED, llava_item, named, trainable
 from coincide_pl.data.readers.findings import Findings
-from coincide_pl.data.readers.json_text import json_array
+from coincide_pl.data.readers.json_text import json_array, write_json
 from coincide_pl.data.readers.kept import code_digest, is_whole, left_out_as_before
 from coincide_pl.data.readers.unread import refuse_marks
 from coincide_pl.data.record import Record, Unusable
@@ -30,7 +30,7 @@ from coincide_pl.files import content_digest, unfinished, write_text
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 """Raised when the same source would be read into other records, or they would be kept otherwise."""
 
 OnError = Literal["stop", "skip"]
@@ -128,7 +128,7 @@ class Reader(ABC):
         order = [int(number) for number in numbers]
         wanted = set(order)
         chosen = {r.number: llava_item(r) for r in self if r.number in wanted}
-        write_text(path, json_array(chosen[number] for number in order))
+        write_json(path, json_array(chosen[number] for number in order))
 
     def starts(self) -> list[tuple[str, int]]:
         """The files that records are in, each with the number of its first; known after reading."""

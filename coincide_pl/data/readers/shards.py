@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +37,7 @@ from coincide_pl.data.shards.tar import read_index, write_index
 from coincide_pl.errors import DataError
 from coincide_pl.files import reason, write_text
 
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 """Raised when indices would be made or kept otherwise."""
 
 
@@ -272,22 +271,29 @@ class ShardDataset(ChatDataset):
         system, path = file_system(place) if self.url else (None, place)
         try:
             with pq.ParquetFile(path, filesystem=system) as file:
-                names = file.schema_arrow.names
-                images = next((self.columns.get("images", n) for n in IMAGES if n in names), None)
-                nested = images is not None and _is_nested(file.schema_arrow.field(images).type)
+                schema, names = file.schema_arrow, file.schema_arrow.names
+                known = dict.fromkeys((self.columns.get("images"), *IMAGES))
+                images = [name for name in known if name is not None and name in names]
+                nested = [name for name in images if _is_nested(schema.field(name).type)]
                 leaves = [file.schema.column(i).path for i in range(len(file.schema))]
                 self._columns = [name for name in names if not self._reads(name)]
                 wanted = [leaf for leaf in leaves if self._reads(leaf.partition(".")[0])]
-                if images is not None:  # not their bytes
-                    wanted = [n for n in wanted if not re.fullmatch(rf"{images}\..*bytes", n)]
+                for name in images:  # their bytes are not read where anything else tells of them
+                    own = [leaf for leaf in wanted if leaf.startswith(f"{name}.")]
+                    heavy = [leaf for leaf in own if leaf.endswith(".bytes")]
+                    if len(heavy) < len(own):
+                        wanted = [leaf for leaf in wanted if leaf not in heavy]
                 for group in range(file.num_row_groups):
-                    first = 0
+                    first = dict.fromkeys(images, 0)
                     for row in file.read_row_group(group, wanted).to_pylist():
-                        if images is not None:
-                            count = len(row[images] or ()) if nested else 1
-                            places = [Packed(shard, images, group, first + k) for k in range(count)]
-                            row[images] = [*map(str, places)] if row[images] is not None else None
-                            first += count
+                        for name in images:
+                            there = (row[name] or []) if name in nested else [row[name]]
+                            row[name] = [
+                                str(Packed(shard, name, group, place))
+                                for place, image in enumerate(there, first[name])
+                                if image is not None
+                            ]
+                            first[name] += len(there)
                         yield row
         except Exception as error:  # clients of file systems raise anything
             raise DataError(f"{place}: can't be read ({reason(error)})") from error

@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coincide_pl.data.readers.json_text import json_array, json_items, json_lines
+from coincide_pl.data.readers.json_text import json_array, json_items, json_lines, write_json
 from coincide_pl.errors import DataError
-from coincide_pl.files import PART, beside, write_text
+from coincide_pl.files import PART, beside
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def write_rows(files: Sequence[Path], numbers: Iterable[int], target: Path) -> N
         items = enumerate(chain.from_iterable(map(json_items, files)))
         chosen = {number: item for number, item in items if number in wanted}
         text = json_array if kind == ".json" else json_lines
-        write_text(target, text(chosen[number] for number in order))
+        write_json(target, text(chosen[number] for number in order))
         return
     if target.is_dir():
         raise DataError(f"{target}: is there already")

@@ -78,7 +78,7 @@ class Packed:
         place = self.place(root)
         if self.shard.endswith(".parquet"):
             image = _row_group(place, self.member, self.first)[self.second]
-            if image is None:
+            if not isinstance(image, bytes):
                 raise OSError("holds no bytes")
             return image
         data = read_bytes(place, self.first, self.second)

@@ -57,21 +57,25 @@ def item_of(shard: str, sample: Sample) -> TarItem:
     asked = next((item[name] for name in IMAGES if item.get(name)), None)
     for name in IMAGES:
         item.pop(name, None)
-    item["images"] = _ordered(pictures, asked if isinstance(asked, list) else [asked])
+    item["images"] = named = _ordered(pictures, asked if isinstance(asked, list) else [asked])
+    if named is None:
+        item.fault = f"its .json names images of which the shard holds {len(pictures)}"
     return item
 
 
-def _ordered(pictures: dict[str, str], asked: list[object]) -> list[str]:
-    """A sample's images in the order in which its JSON names them; else in that of the tar."""
+def _ordered(pictures: dict[str, str], asked: list[object]) -> list[str] | None:
+    """A sample's images in the order in which its JSON names them; else in that of the tar.
+
+    None where the JSON names others, and not as many as there are.
+    """
     known: dict[str, str] = {}
     for name, packed in pictures.items():
         last = name.rpartition("/")[2]
         for form in (name, last, last.partition(".")[2]):
             known.setdefault(form, packed)
-    found = [
-        known.get(name) or known.get(name.rpartition("/")[2])
-        for name in asked
-        if isinstance(name, str)
-    ]
+    names = [name for name in asked if isinstance(name, str)]
+    found = [known.get(name) or known.get(name.rpartition("/")[2]) for name in names]
     named = [packed for packed in found if packed is not None]
-    return named if named and len(named) == len(asked) else list(pictures.values())
+    if named and len(named) == len(asked):
+        return named
+    return None if names and len(names) != len(pictures) else list(pictures.values())

@@ -110,6 +110,8 @@ def members(shard: Bytes) -> Iterator[tuple[str, int, int]]:
             long_name = _text(shard.read(body, size))
         elif kind == b"x":
             pax = _pax(shard.read(body, size))
+        elif kind in b"12" and "." in name.rpartition("/")[2]:
+            raise ValueError(f"{name[:80]!r} is a link; pack with tar --dereference")
         elif kind in b"0\0":
             size = int(pax.get("size", size))
             if body + size > shard.size:
@@ -118,6 +120,8 @@ def members(shard: Bytes) -> Iterator[tuple[str, int, int]]:
         if kind not in b"Lxg":
             long_name, pax = "", {}
         offset = body + -(-size // BLOCK) * BLOCK
+    if offset < shard.size:
+        raise ValueError("ends inside a header" if offset else "not a tar")
 
 
 def samples(shard: Bytes) -> Iterator[Sample]:

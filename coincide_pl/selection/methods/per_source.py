@@ -115,8 +115,11 @@ class PerSource(Selector):
     def _sized(self, share: float) -> Selector:
         """The other selector, with this share of its clusters."""
         inner = copy(self.selector)
-        if isinstance(clusters := getattr(inner, "num_clusters", None), int):
+        clusters = getattr(inner, "num_clusters", None)
+        if isinstance(clusters, int):
             vars(inner)["num_clusters"] = max(1, int(clusters * share))
+        elif isinstance(clusters, list):  # of several levels
+            vars(inner)["num_clusters"] = [max(1, int(level * share)) for level in clusters]
         return inner
 
 

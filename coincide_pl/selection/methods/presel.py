@@ -98,7 +98,9 @@ class PreSel(Selector):
         sizes = np.bincount(tasks[shown], minlength=len(names))
         reference = self._reference(tasks, sizes, count)
         importance = self._importance(pool, tasks, reference, len(names))
-        weights = np.exp(-importance / (self.temperature or 1 / math.sqrt(len(names))))
+        weights = np.exp(
+            (importance.min() - importance) / (self.temperature or 1 / math.sqrt(len(names)))
+        )
         left = sizes - np.bincount(tasks[reference], minlength=len(names))
         wanted = min(count - len(reference), int(left.sum()))
         given = shares(weights, left, wanted)
@@ -131,11 +133,13 @@ class PreSel(Selector):
     def _importance(self, pool: Pool, tasks: Ints, reference: Ints, num_tasks: int) -> Floats:
         """s_t [M], of the reference set, or of the whole task where that has none of it.
 
-        A sample whose answer is empty has no ratio; a task without any has the others' mean.
+        A sample whose answer is empty, or cut off by the maximum length, has no ratio; a task
+        without any has the others' mean.
         """
         loss = np.asarray(pool.signals[NegativeLogLikelihood.name], np.float64)
         without = np.asarray(pool.signals[NllWithoutQuestion.name], np.float64)
-        ratios = np.divide(loss, without, out=np.full(len(loss), np.nan), where=without > 0)
+        read = (loss > 0) & (without > 0)
+        ratios = np.divide(loss, without, out=np.full(len(loss), np.nan), where=read)
         told = np.zeros(len(tasks), bool)
         told[reference] = True
         found = np.full(num_tasks, np.nan)
