@@ -245,3 +245,37 @@ def test_the_draw_depends_on_the_seed_and_the_place_alone(formats, tmp_path):
     first, second = (ids(records, "cambrian_737k") for records in drawn)
     assert first == ids(alone, "cambrian_737k")
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("B = {'annotation_path': join('x')}\ndata_dict = {'a': A, 'b': B}", "B"),
+        ("B = {'annotation_path': join('x')}", "B"),
+        ("data_dict = dict(a=A)", "data_dict"),
+        ("data_dict = {'a': A}\ndata_dict['b'] = A", "data_dict"),
+        ("data_dict = {'a': A}\ndata_dict.update(b=A)", "data_dict"),
+    ],
+)
+def test_a_data_set_that_a_python_list_computes_is_missed(tmp_path, text, named):
+    """Else the mix is without it, and nobody hears of it."""
+    path = tmp_path / "mix.py"
+    path.write_text(f"A = {{'annotation_path': 'a.json', 'data_path': '.'}}\n{text}\n")
+    with pytest.raises(DataError, match=f"'{named}' is computed, and so not read; write it out"):
+        Mix(str(path))
+
+
+def test_python_lists_as_people_write_them(formats):
+    path = formats / "other.py"
+    path.write_text(
+        "A = {'annotation_path': 'qwen_vl.json', 'data_path': 'images'}\nMORE = {'a': A}\n"
+        "data_dict: dict = {**MORE, 'b': A}\nif __name__ == '__main__':\n    print(data_dict)\n"
+    )
+    assert [entry.name for entry in Mix(str(path)).listing.entries] == ["a", "b"]
+
+
+def test_an_image_folder_that_is_no_path(formats):
+    path = formats / "folders.json"
+    path.write_text(json.dumps({"a": {"annotation": "internvl.jsonl", "root": ["images"]}}))
+    with pytest.raises(DataError, match=r"'a': its image folder \['images'\] must be a path"):
+        Mix(str(path))

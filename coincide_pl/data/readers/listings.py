@@ -40,6 +40,8 @@ KNOWN = {
     *("formatting", "columns", "tags", "split", "length"),
 }
 """Keys of an entry that are read, or say nothing that the data do not."""
+LISTED = "data_dict"
+"""Name of the dictionary of data sets in Qwen-VL's Python file."""
 PICTURES = (
     *("data_augment", "max_dynamic_patch", "min_dynamic_patch", "max_pixels", "min_pixels"),
     *("max_num_images", "conv_style"),
@@ -122,7 +124,7 @@ def _parsed(path: Path) -> object:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".py":
-            return _constants(text)
+            return _constants(path, text)
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({reason(error)})") from error
@@ -131,8 +133,12 @@ def _parsed(path: Path) -> object:
         raise DataError(f"{path}: not {kind}") from error
 
 
-def _constants(text: str) -> dict[str, object]:
-    """The entries of a Python file's `data_dict`, or else all dictionaries that have names."""
+def _constants(path: Path, text: str) -> dict[str, object]:
+    """The entries of a Python file's `data_dict`, or else all dictionaries that have names.
+
+    Raises:
+        DataError: one of them is computed.
+    """
     known: dict[str, object] = {}
 
     def value(node: ast.expr) -> object:
@@ -140,21 +146,34 @@ def _constants(text: str) -> dict[str, object]:
             case ast.Name(id=name):
                 return known[name]
             case ast.Dict(keys=keys, values=values):
-                pairs = zip(keys, values, strict=True)
-                return {value(k): value(v) for k, v in pairs if k is not None}
+                parts = [
+                    value(v) if k is None else {value(k): value(v)}  # **other, or key: value
+                    for k, v in zip(keys, values, strict=True)
+                ]
+                return {name: entry for part in parts for name, entry in dict(part).items()}
             case ast.JoinedStr(values=parts):
                 return "".join(str(value(part)) for part in parts)
             case ast.FormattedValue(value=inner):
                 return value(inner)
         return ast.literal_eval(node)
 
+    computed = []
     for node in ast.parse(text).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
-                known[node.targets[0].id] = value(node.value)
-            except (KeyError, ValueError, TypeError):
-                continue  # what is computed is no entry
-    given = known.get("data_dict")
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name), *_], value=ast.expr() as said)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as said)
+            ):
+                try:
+                    known[name] = value(said)
+                except (KeyError, ValueError, TypeError):
+                    computed += [name] if isinstance(said, ast.Dict) or name == LISTED else []
+            case ast.Expr() | ast.Assign() | ast.AugAssign() | ast.For():  # it gets more
+                used = [one.id for one in ast.walk(node) if isinstance(one, ast.Name)]
+                computed += [LISTED] if LISTED in used else []
+    given = known.get(LISTED)
+    if LISTED in computed or (computed and not isinstance(given, dict)):
+        raise DataError(f"{path}: {computed[0]!r} is computed, and so not read; write it out")
     named = given if isinstance(given, dict) else known
     return {name: entry for name, entry in named.items() if isinstance(entry, dict)}
 
@@ -226,12 +245,14 @@ def _entry(path: Path, kind: Kind, name: str, content: dict[str, object]) -> Ent
             raise DataError(
                 f"{where}: column {column!r} is unknown; known are {', '.join(COLUMNS)}"
             )
-    roots = [content[key] for key in ROOTS if isinstance(content.get(key), str)]
+    roots = [content[key] for key in ROOTS if content.get(key)]
+    if not all(isinstance(root, str) for root in roots):
+        raise DataError(f"{where}: its image folder {roots[0]!r} must be a path")
     split = content.get("split")
     return Entry(
         name,
         data,
-        str(roots[0]) if roots and roots[0] else None,
+        str(roots[0]) if roots else None,
         sampling if isinstance(sampling, Sampling) else _sampling(where, content),
         columns,
         tags,
