@@ -6,6 +6,7 @@ import logging
 from contextlib import chdir
 from pathlib import Path
 
+from coincide_pl.data.readers import Mix
 from coincide_pl.reporting import forms
 from coincide_pl.reporting.forms import Form
 from coincide_pl.reporting.origin import Origin
@@ -51,7 +52,12 @@ def subset(
             forms.check(origin, target, form)
     count = len(origin.selection.indices)
     log.info("%s: %d of %d records", output, count, len(origin.records))
-    if form == "llava":
+    if isinstance(origin.reader, Mix):
+        if form == "own":
+            folder = origin.reader.image_folder or origin.reader.path.parent
+            place = (origin.folder / Path(folder).expanduser()).resolve()
+            log.info("read it with --data.train.image_folder=%s", place)
+    elif form == "llava":
         log.info("image paths are relative to %s", origin.records.image_root)
     if check:
         log.info("%s: read back, and as selected", output)

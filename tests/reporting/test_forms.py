@@ -113,6 +113,19 @@ def test_a_mix(selected, write, tmp_path):
     write(run, "lf", "llama_factory")
 
 
+def test_the_list_of_a_mix_is_read_as_the_command_says(selected, command, tmp_path):
+    """It lies elsewhere, but image paths are relative to the folder of the old one."""
+    formats = Path(shutil.copytree(FORMATS, tmp_path / "formats"))
+    shutil.copy(formats / "images" / "1.png", formats)
+    run, _ = selected("--data.train=Mix", f"--data.train.path={formats}/swift.yaml")
+    status, _, said = command("subset", run, f"--output={tmp_path}/own")
+    assert status == 0, said
+    (advice,) = [word for word in said.split() if word.startswith("--data.train.image_folder=")]
+    listed = f"--train.path={tmp_path}/own/mix.yaml"
+    status, _, said = command("check", "--train=Mix", listed, advice.replace("data.", ""))
+    assert status == 0, said
+
+
 def test_shards(selected, write, command, shards, tmp_path):  # noqa: F811
     run, chosen = selected("--data.train=ShardDataset", f"--data.train.path={shards}")
     ids = [f"s{row:03}" for row in chosen]
