@@ -13,8 +13,9 @@ from coincide_pl.selection.arrays.dtypes import Arrays, Floats, Ints
 from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.arrays.rows import Rows, spans
 from coincide_pl.selection.cache import Checkpointer
-from coincide_pl.selection.methods.per_source import apportioned, sources_of
+from coincide_pl.selection.methods.per_source import sources_of
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.selection.steps.apportioned import apportioned
 from coincide_pl.selection.steps.kernels import members
 from coincide_pl.selection.steps.ward import ward_labels
 from coincide_pl.signals.spectra import LastTokenState, TokenSpectrum
@@ -77,7 +78,7 @@ class DataTailor(Selector):
             raise SelectionError(f"signal 'token_spectrum' of record {bad} is NaN or infinite")
         states = Rows(pool.signals[LastTokenState.name])
         cache = pool.cache.also({"signals": pool.fingerprints.get("signals"), **self._settings})
-        sources = sources_of(pool.records)
+        sources = sources_of(pool.sources)
         sizes = np.array([len(rows) for rows in sources.values()])
         taus = np.array([spectrum[rows, 1].mean() for rows in sources.values()])
         counts = apportioned(sizes * taus**2, sizes, count)

@@ -10,7 +10,6 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from coincide_pl.data.record import Record
-from coincide_pl.data.records import Records
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import Array, Floats, Ints
 from coincide_pl.selection.arrays.rows import Part
@@ -81,7 +80,7 @@ class PerSource(Selector):
         Raises:
             SelectionError: a weight is of no source, or the weighted sources hold too few samples.
         """
-        sources = sources_of(pool.records)
+        sources = sources_of(pool.sources)
         sizes = np.array([len(rows) for rows in sources.values()])
         counts = apportioned(self._weights(sources, sizes), sizes, count)
         chosen: dict[str, tuple[Ints, Selection]] = {}
@@ -123,11 +122,14 @@ class PerSource(Selector):
         return inner
 
 
-def sources_of(records: Sequence[Record]) -> dict[str, Ints]:
-    """The rows of each source, int64 ascending, by name, in the order in which sources begin."""
-    named = records.sources if isinstance(records, Records) else [r.source for r in records]
+def sources_of(sources: Sequence[str | None]) -> dict[str, Ints]:
+    """The rows of each source, int64 ascending, by name, in the order in which sources begin.
+
+    Args:
+        sources: of the records, [N]; `none` stands for no source.
+    """
     names: dict[str, int] = {}
-    codes = np.array([names.setdefault(name or "none", len(names)) for name in named], np.int64)
+    codes = np.array([names.setdefault(name or "none", len(names)) for name in sources], np.int64)
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
     return dict(zip(names, np.split(order, ends), strict=True))

@@ -7,8 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from coincide_pl.data.record import Record
-from coincide_pl.data.records import Records
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import Array, Floats, Ints
 from coincide_pl.selection.arrays.rows import Rows
@@ -54,7 +52,7 @@ class Tive(Selector):
         Raises:
             SelectionError: a source in `without` that no record has, or too few samples beside it.
         """
-        names, task = tasks_of_records(pool.records)
+        names, task = tasks_of(pool.sources)
         if unknown := sorted(set(self.without or ()) - set(names)):
             raise SelectionError(f"without: no record has the source {unknown[0]!r}")
         left_out = np.isin(np.array(names), self.without or [])
@@ -90,11 +88,10 @@ class Tive(Selector):
         return Picks(np.concatenate(indices), columns, {"tasks": names}, labels)
 
 
-def tasks_of_records(records: Sequence[Record]) -> tuple[list[str], Ints]:
+def tasks_of(sources: Sequence[str | None]) -> tuple[list[str], Ints]:
     """The sources of some records, sorted, and the number of each record's, int64 [N]."""
-    found = records.sources if isinstance(records, Records) else [r.source for r in records]
-    numbers = {name: number for number, name in enumerate(sorted({s or "all" for s in found}))}
-    return list(numbers), np.array([numbers[source or "all"] for source in found], np.int64)
+    numbers = {name: number for number, name in enumerate(sorted({s or "all" for s in sources}))}
+    return list(numbers), np.array([numbers[source or "all"] for source in sources], np.int64)
 
 
 def scores(gradients: Array, task: Ints, count: int) -> Floats:
