@@ -1,6 +1,7 @@
 """Lost if these fail: a choice that keeps to each source's share, to exactly as many samples."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from coincide_pl.selection import (
     EL2N,
     Coincide,
     HierarchicalKMeans,
+    Magic,
     PerSource,
     Picks,
     Pool,
@@ -18,6 +20,7 @@ from coincide_pl.selection import (
     Selector,
     SelfFilter,
     SemDeDup,
+    Xmas,
 )
 from coincide_pl.selection.steps.apportioned import apportioned
 
@@ -203,3 +206,34 @@ def test_clusters_of_several_levels_are_shared_out_too():
         2,
     ]
     assert inner.num_clusters == [20, 5]
+
+
+@pytest.mark.parametrize("by", ["memory", "file"])
+def test_signals_of_more_than_a_number_or_a_row(tmp_path, by):
+    """Neurons of layers, and singular values of which a part is read, as each source alone has."""
+    random = np.random.default_rng(0)
+    wide = {"skill_neurons": random.integers(0, 9, (100, 4, 3)).astype(np.float32)}
+    wide |= {name: random.random((100, 6)).astype(np.float32) for name in ("first", "second")}
+    if by == "file":
+        for name, values in wide.items():
+            np.save(tmp_path / f"{name}.npy", values)
+            wide[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+    names = ("nll", "nll_without_image", "bridging_relevance")
+    signals = {name: random.random(100) for name in names}
+    signals["skill_neurons"] = wide["skill_neurons"]
+    several = {"cross_attention": [wide["first"], wide["second"]]}
+    given = replace(pool(**signals), several=several)
+    for inner in (Magic(), Xmas(num_clusters=1)):
+        selection = PerSource(inner).select(given, 20)
+        for source, count in selection.figures["counts"].items():
+            rows = rows_of(source)
+            own = inner.select(
+                Pool(
+                    range(len(rows)),
+                    {name: values[rows] for name, values in signals.items()},
+                    several={"cross_attention": [one[rows] for one in several["cross_attention"]]},
+                ),
+                count,
+            )
+            chosen = [row for row in selection.indices if NAMES[ORDER[row]] == source]
+            assert chosen == rows[own.indices].tolist()

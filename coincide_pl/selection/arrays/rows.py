@@ -40,8 +40,13 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: slice | Ints) -> Array:
-        found: Array = self.whole[self.rows[index]]
+    def __getitem__(self, index: Any) -> Array:
+        """What the array of these rows would give; also of some of what is in each."""
+        first, *others = index if isinstance(index, tuple) else (index,)
+        if isinstance(first, slice):
+            found: Array = self.whole[self.rows[first]][(slice(None), *others)]
+        else:
+            found = self.whole[(self.rows[first], *others)]
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
