@@ -16,6 +16,7 @@ from coincide_pl.selection import (
     PerSource,
     Picks,
     Pool,
+    Prism,
     Random,
     Selector,
     SelfFilter,
@@ -237,3 +238,17 @@ def test_signals_of_more_than_a_number_or_a_row(tmp_path, by):
             )
             chosen = [row for row in selection.indices if NAMES[ORDER[row]] == source]
             assert chosen == rows[own.indices].tolist()
+
+
+def test_what_another_selector_advises_is_an_option_of_the_command():
+    """Its own options stand one level deeper."""
+    features = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float16)
+    features[rows_of("vg")] = 0  # no images
+    inner = Prism(text_only="all")
+    with pytest.raises(SelectionError) as error:
+        PerSource(inner).select(pool(mean_image_token=features), 20)
+    assert "source 'vg'" in str(error.value)
+    assert "give --data.selector.selector.text_only=share" in str(error.value)
+    inner = Prism(text_only="share")
+    selection = PerSource(inner).select(pool(mean_image_token=features), 20)
+    assert counts(selection) == {"coco": 12, "vg": 6, "text": 2}

@@ -90,7 +90,8 @@ class PerSource(Selector):
                 try:
                     chosen[name] = rows, inner.select(part_of(pool, inner, name, rows), own)
                 except SelectionError as error:
-                    raise SelectionError(f"source {name!r}: {error}") from error
+                    said = str(error).replace("data.selector.", "data.selector.selector.")
+                    raise SelectionError(f"source {name!r}: {said}") from error
         figures = {name: one.figures for name, (_, one) in chosen.items() if one.figures}
         picks = Picks(
             np.concatenate([rows[one.indices] for rows, one in chosen.values()]),
