@@ -67,6 +67,22 @@ def beside(target: str | Path) -> Iterator[Path]:
             _remove(path)
 
 
+def check_replaced(target: str | Path, *marks: str) -> None:
+    """Refuse to put a folder in the place of anything but an empty folder or one of its kind.
+
+    Args:
+        target: where the folder belongs.
+        marks: names of files, one of which each folder of its kind has.
+
+    Raises:
+        FileError: something else is there, which would be lost.
+    """
+    path = Path(target).expanduser()
+    own = path.is_dir() and any((path / mark).is_file() for mark in marks)
+    if path.exists() and not own and not (path.is_dir() and not any(path.iterdir())):
+        raise FileError(f"{target}: holds something else, which would be lost; name another folder")
+
+
 def unfinished(target: Path) -> Path:
     """A path beside a file for writing it, which no other write has, here or elsewhere."""
     own = f"{_place()}.{os.getpid()}-{RUN}-{next(_writes)}"

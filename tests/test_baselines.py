@@ -146,7 +146,7 @@ def test_a_signal_that_is_not_there_names_its_command(command, options, tiny, tm
     status, _, told = command(*words, "--data.selector=D2Pruning")
     assert status == 1
     assert "data.signals: D2Pruning needs the signals margin, mean_token" in told
-    assert "--model.signals=[margin,mean_token]" in told
+    assert "--model.signals='[margin,mean_token]'" in told
     status, _, told = command(
         *("fit", *options, "--config", ROOT / "configs/models/self_filter.yaml"),
         *(f"--model.pretrained={tiny}", f"--trainer.default_root_dir={tmp_path}/x"),
@@ -247,7 +247,7 @@ def test_a_selector_may_name_a_signal_by_the_name_in_its_store():
     """So was it written before signals had classes; the advice stays one that works."""
     signals = {"el2n": np.zeros(5), "mine": np.array([3, 1, 2, 5, 4])}
     assert Named().select(Pool(range(5), signals), 2).indices.tolist() == [1, 2]
-    with pytest.raises(SelectionError, match=r"signals=\[el2n\]` makes el2n; no class .* mine"):
+    with pytest.raises(SelectionError, match=r"signals='\[el2n\]'` makes el2n; no class .* mine"):
         Named().select(Pool(range(5)), 2)
 
 

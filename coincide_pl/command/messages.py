@@ -146,7 +146,10 @@ def not_a(complaint: Complaint, kind: str, given: str) -> str:
 def missing(complaint: Complaint, names: str) -> str:
     """Options that must be given."""
     operands = {name for verb in VERBS for name, _ in verb.operands}
-    wanted = [name if name in operands else f"--{name}" for name in names.split(", ")]
+    wanted = [
+        name if name in operands else f"--{argument_of(name, complaint.words)}"
+        for name in names.split(", ")
+    ]
     return f"missing: {', '.join(wanted)} (here, or in a --config)"
 
 
@@ -185,6 +188,26 @@ def whole_name(option: str, words: Sequence[str]) -> str:
     return names.pop() if len(names) == 1 else option
 
 
+def argument_of(name: str, words: Sequence[str]) -> str:
+    """The whole name of an argument that a class can't do without, by the classes that are named.
+
+    Args:
+        name: of the argument, such as `targets`.
+        words: of the command line.
+
+    Returns:
+        Such as `data.selector.targets`; the name alone where no class, or more than one, has it.
+    """
+    known = {kind.__name__: kind for kind in _subclasses(_bases())}
+    found = set()
+    for option, class_path in _classes_set(words):
+        kind = known.get(class_path.rpartition(".")[2])
+        argument = kind and inspect.signature(kind).parameters.get(name)
+        if argument and argument.default is inspect.Parameter.empty:
+            found.add(f"{option}.{name}")
+    return found.pop() if len(found) == 1 else name
+
+
 def option_with(class_path: str, words: Sequence[str]) -> str:
     """The option of the command line that names a class; `class_path` where there is none."""
     last = class_path.rpartition(".")[2]
@@ -215,6 +238,26 @@ def _names_in(content: object, before: str) -> Iterator[str]:
     elif isinstance(content, list):
         for value in content:
             yield from _names_in(value, before)
+
+
+def _classes_set(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options and the classes that a command line and its configs name for them, as they do."""
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option.startswith("--") and equals:
+            yield option[2:], value
+    for path in config_files(words):
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            yield from _classes_in(yaml.safe_load(Path(path).read_text()), "")
+
+
+def _classes_in(content: object, before: str) -> Iterator[tuple[str, str]]:
+    if isinstance(content, dict):
+        if isinstance(class_path := content.get("class_path"), str):
+            yield before, class_path
+        for key, value in content.items():
+            name = before if key == "init_args" else f"{before}.{key}".lstrip(".")
+            yield from _classes_in(value, name)
 
 
 def config_files(words: Sequence[str]) -> list[str]:

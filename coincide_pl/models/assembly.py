@@ -30,7 +30,7 @@ from coincide_pl.models.language_model import (
     load_tokenizer,
     with_image_token,
 )
-from coincide_pl.models.loading import DType, save_checkpoint
+from coincide_pl.models.loading import DType, check_output, save_checkpoint
 from coincide_pl.models.vision_tower import VisionTower, load_vision_tower
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def assemble(
     `coincide fit --config models/align`, on captions, before anything else.
 
     Args:
-        output: the directory to write; what is there is replaced.
+        output: the directory to write; a checkpoint that is there is replaced.
         text_model: the language model, a checkpoint directory or hub name, or a GGUF file in one
             (`folder/model.gguf`), whose weights are unpacked.
         vision_tower: a CLIP, SigLIP, DINOv2 or other vision transformer, or a model that has such a
@@ -95,7 +95,9 @@ def assemble(
 
     Raises:
         ModelError: naming the part that can't be used, and why.
+        FileError: something else than a checkpoint is at `output`, or one of the parts.
     """
+    check_output(output, text_model, vision_tower)
     if projector_activation not in ACT2FN:
         known = ", ".join(sorted(ACT2FN))
         raise ModelError(f"projector_activation: {projector_activation!r} is not one of {known}")

@@ -19,7 +19,13 @@ from torch import Tensor
 from coincide_pl.errors import ConfigError, ModelError
 from coincide_pl.files import run_directory
 from coincide_pl.models import adapters
-from coincide_pl.models.loading import Saves, first_line, resolved, save_checkpoint
+from coincide_pl.models.loading import (
+    Saves,
+    check_output,
+    first_line,
+    resolved,
+    save_checkpoint,
+)
 from coincide_pl.models.sharding import whole_state
 from coincide_pl.models.target import TargetModule
 from coincide_pl.processes import on_first_process
@@ -71,7 +77,7 @@ def export_model(
 
     Args:
         module: whose model it is; training can't go on after this.
-        directory: where; what is there is replaced.
+        directory: where; a checkpoint that is there is replaced.
         state: what was trained, where the module holds a piece of it.
         form: `model`, adapters folded in; `adapters` alone, in PEFT's format; or `both`, with the
             adapters in the model's subfolder `adapters`.
@@ -117,7 +123,7 @@ def export(
 
     Args:
         run: the fit's `trainer.default_root_dir`, or a folder of adapters in PEFT's format.
-        output: the directory to write; what is there is replaced.
+        output: the directory to write; a checkpoint that is there is replaced.
         form: `model`, adapters folded in; `adapters` alone, in PEFT's format; or `both`, with the
             adapters in the model's subfolder `adapters`.
         checkpoint: the training checkpoint (default: `checkpoints/last.ckpt` in the run).
@@ -125,15 +131,19 @@ def export(
 
     Raises:
         ModelError: the run has no config of a fit, or no readable checkpoint.
+        FileError: something else than a checkpoint is at `output`, or what is read.
     """
     folder = Path(run)
+    check_output(output, run)
     if (folder / adapters.CONFIG).is_file():
         if form != "model":
             raise ConfigError(f"form: {form}: {run} has the adapters already")
         model, base = adapters.folded(run)
+        check_output(output, base)
         save_checkpoint(output, model, _ProcessorFiles(base))
     else:
         module = _fitted(folder, checkpoint, run_config)
+        check_output(output, module.pretrained)
         export_model(module, output, form=form)
     log.info("%s: written", output)
 
@@ -257,6 +267,7 @@ class ExportModel(lightning.Callback):
                 f"{self._directory(trainer)}: the model of a finished fit is there; name another "
                 "trainer.default_root_dir, or delete it to train anew"
             )
+        check_output(self._directory(trainer))
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes the checkpoint directory, from one process."""

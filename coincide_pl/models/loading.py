@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from coincide_pl.errors import ModelError
-from coincide_pl.files import beside
+from coincide_pl.errors import FileError, ModelError
+from coincide_pl.files import beside, check_replaced
 from coincide_pl.models.hub import cached, check_hub
 from coincide_pl.models.spellings import write_older
 
@@ -137,13 +137,37 @@ class Saves(Protocol):
         """Writes files into a directory that is there."""
 
 
+def check_output(directory: str | Path, *read: str | None) -> None:
+    """Refuse to write a checkpoint where anything but another checkpoint would be lost.
+
+    Args:
+        directory: where it belongs.
+        read: what it is made from; names on the hub, and None, count for nothing.
+
+    Raises:
+        FileError: something else is there, or what the checkpoint is made from.
+    """
+    check_replaced(directory, "config.json", "adapter_config.json")
+    place = Path(directory).expanduser().resolve()
+    for name in read:
+        if name is not None and Path(name).exists() and Path(name).resolve().is_relative_to(place):
+            raise FileError(
+                f"{directory}: writing there would replace {name}, which is read; name another "
+                "folder"
+            )
+
+
 def save_checkpoint(directory: str | Path, *parts: Saves) -> None:
     """Write a model, its processor and so on as one checkpoint directory, whole or not at all.
 
     Args:
-        directory: where; what is there is replaced.
+        directory: where; a checkpoint that is there is replaced.
         parts: what goes into it.
+
+    Raises:
+        FileError: it can't be written, or something else is there.
     """
+    check_output(directory)
     with beside(directory) as aside:
         for part in parts:
             part.save_pretrained(aside)

@@ -67,7 +67,7 @@ def tiny_llava(
     """Write a LLaVA with random weights and its processor as a checkpoint directory.
 
     Args:
-        output: the directory to write; what is there is replaced.
+        output: the directory to write; a checkpoint that is there is replaced.
         hidden_size: width of the text decoder (Llama).
         num_layers: number of decoder layers.
         num_heads: number of attention heads of the decoder.
@@ -161,7 +161,7 @@ def tiny_clip(
     """Write a CLIP with random weights and its processor as a checkpoint directory.
 
     Args:
-        output: the directory to write; what is there is replaced.
+        output: the directory to write; a checkpoint that is there is replaced.
         width: width of both towers, and of the embeddings.
         num_layers: number of layers of each tower.
         num_heads: number of attention heads of each tower.

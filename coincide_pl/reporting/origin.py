@@ -82,13 +82,14 @@ def check_description(chosen: Selection) -> None:
     num = {len(column) for column in chosen.clusters.values()}
     columns = [np.asarray(column, np.float64) for column in chosen.clusters.values()]
     labels = np.zeros(1, np.int32) if chosen.labels is None else chosen.labels
+    most = chosen.pool_size + 1  # beside one for each sample, one for those without an image
     if not (
         len(num) <= 1
         and all(column.ndim == 1 and np.isfinite(column).all() for column in columns)
         and labels.ndim == 1
         and np.issubdtype(labels.dtype, np.integer)
         and 0 <= labels.min() <= labels.max() < max(num or {chosen.pool_size})
-        and max(num, default=0) <= chosen.pool_size
+        and max(num, default=0) <= most
     ):
         raise ValueError("clusters and their figures do not belong together")
 

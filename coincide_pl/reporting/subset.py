@@ -7,6 +7,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from coincide_pl.data.readers import Mix
+from coincide_pl.errors import FileError
 from coincide_pl.reporting import forms
 from coincide_pl.reporting.forms import Form
 from coincide_pl.reporting.origin import Origin
@@ -31,7 +32,8 @@ def subset(
     Args:
         selection: the selection file, the run's directory that it lies in, or a selection that was
             read from its file.
-        output: the file to write; for a data set in a folder, the folder.
+        output: the file to write; for a data set in a folder, the folder. It must not be the data
+            set's own.
         run_config: config of the run, for the data (default: `fit.yaml` or `select.yaml` beside the
             selection).
         form: what is written: `own`, the data set's own format (of shards, a list of their
@@ -47,6 +49,7 @@ def subset(
     target = Path(output).absolute()
     origin = Origin.of(selection, run_config)
     with chdir(origin.folder):
+        keep_data(origin, target)
         forms.write(origin, target, form)
         if check:
             forms.check(origin, target, form)
@@ -61,3 +64,19 @@ def subset(
         log.info("image paths are relative to %s", origin.records.image_root)
     if check:
         log.info("%s: read back, and as selected", output)
+
+
+def keep_data(origin: Origin, target: Path) -> None:
+    """Refuse to write over the data that were chosen from.
+
+    Args:
+        origin: the selection, and its data.
+        target: the file or folder to write.
+
+    Raises:
+        FileError: the target is one of the data's files, or the folder of one.
+    """
+    place = target.resolve()
+    for file in origin.reader.files():
+        if place in (found := file.resolve(), found.parent):
+            raise FileError(f"{target}: {file} of the data set is there; name another output")

@@ -12,7 +12,7 @@ from coincide_pl.errors import SignalsError
 from coincide_pl.signals.forward import Forward, GradientRead, ModelFacts, Needs
 from coincide_pl.signals.signal import Signal, StoredAs
 
-COMMAND = "coincide predict --config models/gradients --model.signals=[{}]"
+COMMAND = "coincide predict --config models/gradients --model.signals='[{}]'"
 
 
 class Gradient(Signal):

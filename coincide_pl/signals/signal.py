@@ -28,7 +28,7 @@ class Signal(ABC):
 
     name: str
     dtype: StoredAs = "float32"
-    made_by: ClassVar[str] = "coincide predict --config models/reference --model.signals=[{}]"
+    made_by: ClassVar[str] = "coincide predict --config models/reference --model.signals='[{}]'"
 
     @abstractmethod
     def shape(self, model: ModelFacts) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ class ImageFeatures(Signal):
 
     name = "image_features"
     dtype: StoredAs = "float16"
-    made_by: ClassVar[str] = "coincide predict --config models/dinov2 --model.signals=[{}]"
+    made_by: ClassVar[str] = "coincide predict --config models/dinov2 --model.signals='[{}]'"
 
     def shape(self, model: ModelFacts) -> tuple[int, ...]:
         """A feature."""

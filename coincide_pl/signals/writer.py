@@ -18,7 +18,7 @@ from coincide_pl.data.collation import Batch
 from coincide_pl.data.probe import encoding_digests
 from coincide_pl.data.served import ServedData, served
 from coincide_pl.errors import ConfigError, SignalsError
-from coincide_pl.files import beside
+from coincide_pl.files import beside, check_replaced
 from coincide_pl.processes import on_first_process
 from coincide_pl.signals.difficulty import Difficulty
 from coincide_pl.signals.forward import ModelFacts
@@ -185,10 +185,20 @@ class WriteDifficulty(lightning.Callback):
         """Names the store.
 
         Args:
-            directory: the store; one that is there is replaced (default: `signals` in the trainer's
-                `default_root_dir`).
+            directory: the store; one of this signal that is there is replaced (default: `signals`
+                in the trainer's `default_root_dir`).
         """
         self.directory = directory
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Refuses to begin where the store would take the place of something else.
+
+        Raises:
+            FileError: naming the place.
+        """
+        on_first_process(lambda: check_replaced(self._target(trainer), f"{Difficulty.name}.npy"))
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes the store beside its place, then puts it there, from one process."""
@@ -201,10 +211,12 @@ class WriteDifficulty(lightning.Callback):
         data = served(trainer)
         images = data.images_state()
         manifest = manifest_of(data, module.fingerprint, images, settings, [signal], ModelFacts())
-        target = Path(self.directory or Path(trainer.default_root_dir) / "signals")
-        with beside(target) as aside:
+        with beside(self._target(trainer)) as aside:
             SignalsWriter.create(aside, manifest)
             writer = SignalsWriter(aside, manifest)
             writer.write(np.arange(len(values)), {signal.name: values})
             writer.close()
             SignalsWriter.finish(aside)
+
+    def _target(self, trainer: lightning.Trainer) -> Path:
+        return Path(self.directory or Path(trainer.default_root_dir) / "signals")

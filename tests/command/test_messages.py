@@ -36,6 +36,12 @@ CASES = [
     (("fit", "--trainer=null"), "trainer: null is neither a group of options nor a config file"),
     (("fit",), "missing: --model (here, or in a --config)"),
     (("compare",), "missing: runs"),
+    ((*FIT, "--data.selector=Less"), "missing: --data.selector.targets (here,"),
+    ((*FIT, "--config", "less.yaml"), "missing: --data.selector.targets (here,"),
+    (
+        (*FIT, "--data.selector=PerSource", "--data.selector.selector=Coincide"),
+        "missing: --data.selector.selector.num_clusters (here,",
+    ),
     ((*FIT, "--config", "unnamed.yaml"), "data.selector: name the class of its arguments"),
     ((*FIT, "--config", "wrong.yaml"), "trainer.foo: no such option"),
 ]
@@ -45,6 +51,7 @@ CASES = [
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wrong.yaml").write_text("trainer: {foo: 3}")
+    (tmp_path / "less.yaml").write_text("data: {init_args: {selector: {class_path: Less}}}")
     (tmp_path / "unnamed.yaml").write_text("data: {init_args: {selector: {init_args: {k: 3}}}}")
 
 

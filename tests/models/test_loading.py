@@ -6,10 +6,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModel
 
-from coincide_pl.errors import ModelError
+from coincide_pl.errors import FileError, ModelError
 from coincide_pl.models import CLIPModule, LoRA, TargetModule
 from coincide_pl.models.conversion.convert import TOWER
-from coincide_pl.models.loading import load_model, load_whole
+from coincide_pl.models.loading import check_output, load_model, load_whole
 from coincide_pl.models.tiny import tiny_clip
 
 
@@ -68,3 +68,34 @@ def test_a_learning_rate_of_nothing_is_a_mistake(tiny, rates):
     module.configure_model()
     with pytest.raises(ModelError, match=r"has no part .* \(did you mean"):
         module.parameter_groups()
+
+
+def test_no_checkpoint_takes_the_place_of_what_is_none(tmp_path, command):
+    images = tmp_path / "images"
+    images.mkdir()
+    out = f"--output={images}"
+    tiny_clip(str(images))  # an empty folder
+    tiny_clip(str(images), seed=1)  # a checkpoint
+    (images / "config.json").unlink()
+    (tmp_path / "mix.json").write_text("[]")
+    for place in (images, tmp_path, tmp_path / "mix.json"):
+        with pytest.raises(FileError, match="holds something else, which would be lost"):
+            check_output(place)
+        assert place.exists()
+    status, _, said = command("create-tiny-clip", out)
+    assert (status, "which would be lost; name another folder" in said) == (1, True)
+    assert (images / "model.safetensors").is_file()
+
+
+def test_no_checkpoint_takes_the_place_of_what_it_is_made_from(tmp_path, command):
+    tower = tmp_path / "tower"
+    tiny_clip(str(tower))
+    status, _, said = command(
+        "assemble", f"--output={tower}", "--text_model=owner/name", f"--vision_tower={tower}"
+    )
+    assert (status, f"would replace {tower}, which is read" in said) == (1, True)
+    (tower / "adapters").mkdir()
+    (tower / "adapters/adapter_config.json").write_text("{}")
+    status, _, said = command("export", tower / "adapters", f"--output={tower}")
+    assert (status, "adapters, which is read" in said) == (1, True)
+    check_output(tmp_path / "new", str(tower), None, "owner/name")

@@ -20,6 +20,11 @@ def test_the_chosen_records_as_they_stand_in_the_file(command, llava, tmp_path):
     assert status == 0, said
     status, _, said = command("subset", run, f"--output={tmp_path}/chosen.json")
     assert status == 0, said
+    whole = llava.read_text()
+    for output, form in ((llava, "own"), (llava, "ids"), (llava.parent, "llama_factory")):
+        status, _, said = command("subset", run, f"--output={output}", f"--form={form}")
+        assert (status, "of the data set is there; name another output" in said) == (1, True)
+    assert llava.read_text() == whole
     chosen = Selection.load(run / "selection.safetensors").indices
     assert json.loads((tmp_path / "chosen.json").read_text()) == [items[i + 1] for i in chosen]
     llava.write_text(json.dumps(items[:-1]))

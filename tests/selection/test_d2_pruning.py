@@ -73,9 +73,9 @@ def test_equal_scores_go_by_row():
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(SelectionError, match=r"--model.signals=\[margin,mean_token\]"):
+    with pytest.raises(SelectionError, match=r"--model.signals='\[margin,mean_token\]'"):
         D2Pruning().select(Pool(range(5)), 2)
-    with pytest.raises(SelectionError, match=r"--model.signals=\[mean_token\]"):
+    with pytest.raises(SelectionError, match=r"--model.signals='\[mean_token\]'"):
         D2Pruning().select(Pool(range(5), {"margin": np.zeros(5)}), 2)
     with pytest.raises(SelectionError, match="gamma: 0"):
         D2Pruning(gamma=0)

@@ -76,6 +76,6 @@ def test_every_share_equals_the_plain_rule(n):
 def test_same_inputs_same_selection_and_a_missing_signal_is_named():
     pool = Pool(range(40), signals(40))
     assert Dics().select(pool, 9).fingerprint == Dics().select(pool, 9).fingerprint
-    words = r"--model.signals=\[visual_consistency,response_consistency,last_token\]"
+    words = r"--model.signals='\[visual_consistency,response_consistency,last_token\]'"
     with pytest.raises(SelectionError, match=words):
         Dics().select(Pool(range(5)), 2)

@@ -101,7 +101,9 @@ def test_another_signal_and_what_is_kept_for_another_fraction(tmp_path):
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(SelectionError, match=r"HierarchicalKMeans needs .*signals=\[activations\]"):
+    with pytest.raises(
+        SelectionError, match=r"HierarchicalKMeans needs .*signals='\[activations\]'"
+    ):
         HierarchicalKMeans([4]).select(Pool(range(5)), 2)
     with pytest.raises(SelectionError, match="no class of this package makes mine"):
         HierarchicalKMeans([4], signal="mine").select(Pool(range(5)), 2)

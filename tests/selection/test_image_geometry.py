@@ -105,7 +105,7 @@ def test_same_inputs_same_selection_and_equal_rows_by_number(method, signal):
 
 @pytest.mark.parametrize(("method", "signal"), METHODS)
 def test_wrong_input_is_named(method, signal):
-    with pytest.raises(SelectionError, match=rf"needs .*--model.signals=\[{signal}\]"):
+    with pytest.raises(SelectionError, match=rf"needs .*--model.signals='\[{signal}\]'"):
         method().select(Pool(range(5)), 2)
     x = features()
     x[7, 2] = np.nan

@@ -114,7 +114,7 @@ def test_other_numbers_of_layers_have_the_papers_numbers_at_their_depth(layers, 
 def test_same_inputs_same_selection_and_wrong_input_is_named():
     pool = Pool(range(40), signals(40, 0))
     assert Magic().select(pool, 9).fingerprint == Magic().select(pool, 9).fingerprint
-    with pytest.raises(SelectionError, match=r"signals=\[nll,nll_without_image,bridging_relev"):
+    with pytest.raises(SelectionError, match=r"signals='\[nll,nll_without_image,bridging_relev"):
         Magic().select(Pool(range(5)), 2)
     with pytest.raises(SelectionError, match=r"neurons: \[1, 9, 1, 1\] does not fit .* top 3"):
         Magic(neurons=[1, 9, 1, 1]).select(pool, 9)

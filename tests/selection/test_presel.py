@@ -160,8 +160,20 @@ def test_same_inputs_same_selection_and_wrong_input_is_named():
     assert other.indices.tolist() == PreSel(cluster_fraction=0.2).select(given, 9).indices.tolist()
     with pytest.raises(SelectionError) as error:
         PreSel().select(Pool(range(5)), 2)
-    for words in ("--model.signals=[nll,nll_without_question]", "--config models/dinov2"):
+    for words in ("--model.signals='[nll,nll_without_question]'", "--config models/dinov2"):
         assert words in str(error.value)
     for wrong in ({"reference_fraction": 2}, {"temperature": 0.0}, {"num_neighbors": 0}):
         with pytest.raises(SelectionError, match=next(iter(wrong))):
             PreSel(**wrong)
+
+
+def test_images_that_are_all_the_same_are_named_with_an_option_that_there_is():
+    given = pool(40, 1, 0)
+    given.signals["image_features"][:] = given.signals["image_features"][0]
+    with pytest.raises(SelectionError) as error:
+        PreSel(cluster_fraction=0.2).select(given, 9)
+    assert "source 'task 0': clustering collapsed" in str(error.value)
+    assert "(cluster_fraction)" in str(error.value)
+    assert "num_clusters" not in str(error.value)
+    assert "restarts" not in str(error.value)
+    assert len(PreSel(cluster_fraction=0.02).select(given, 9).indices) == 9  # the advice works

@@ -54,8 +54,8 @@ def test_clip_scores_give_samples_without_image_the_median():
 @pytest.mark.parametrize(
     ("selector", "signal", "command"),
     [
-        (EL2N, "el2n", "predict --config models/reference --model.signals=[el2n]"),
-        (Perplexity, "nll", "--model.signals=[nll]"),
+        (EL2N, "el2n", "predict --config models/reference --model.signals='[el2n]'"),
+        (Perplexity, "nll", "--model.signals='[nll]'"),
         (CLIPScore, "clip_score", "coincide predict --config models/clip"),
     ],
 )

@@ -33,7 +33,7 @@ def test_equals_the_plain_rule(keep, count):
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(SelectionError, match=r"SelfSup needs .*--model.signals=\[mean_token\]"):
+    with pytest.raises(SelectionError, match=r"SelfSup needs .*--model.signals='\[mean_token\]'"):
         SelfSup().select(Pool(range(5)), 2)
     with pytest.raises(SelectionError, match="num_iterations: 0"):
         SelfSup(num_iterations=0)

@@ -54,7 +54,7 @@ def test_same_inputs_same_selection():
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(SelectionError, match=r"SemDeDup needs .*--model.signals=\[last_token\]"):
+    with pytest.raises(SelectionError, match=r"SemDeDup needs .*--model.signals='\[last_token\]'"):
         SemDeDup(num_clusters=2).select(Pool(range(5)), 2)
     with pytest.raises(SelectionError, match="num_clusters: 0"):
         SemDeDup(num_clusters=0)

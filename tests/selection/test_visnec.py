@@ -56,7 +56,7 @@ def test_same_inputs_same_selection_and_the_features_are_an_option():
 def test_wrong_input_is_named():
     with pytest.raises(SelectionError) as error:
         VisNec().select(Pool(range(5)), 2)
-    assert "--model.signals=[nll,nll_without_image,instruction]" in str(error.value)
+    assert "--model.signals='[nll,nll_without_image,instruction]'" in str(error.value)
     without_clip = Pool(range(5), signals(5, 0))
     with pytest.raises(SelectionError, match="predict --config models/clip` makes clip_text"):
         VisNec(2, features="clip_text").select(without_clip, 2)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.reporting.origin import check_description
 from coincide_pl.selection import Pool, Xmas
 from coincide_pl.selection.methods.xmas import walk
 
@@ -87,7 +88,7 @@ def test_texts_alone_are_drawn():
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(SelectionError, match=r"Xmas needs .*--model.signals=\[cross_attention\]"):
+    with pytest.raises(SelectionError, match=r"Xmas needs .*--model.signals='\[cross_attention\]'"):
         Xmas().select(Pool(range(5)), 2)
     with pytest.raises(SelectionError, match="one store alone holds it: name several"):
         select(stores(checkpoints=1), 2)
@@ -103,3 +104,7 @@ def test_wrong_input_is_named():
     bad[1][7, 0] = np.nan
     with pytest.raises(SelectionError, match="of record 7 is NaN"):
         select(bad, 2)
+
+
+def test_as_many_clusters_as_samples_are_a_selection_that_report_reads():
+    check_description(select(stores(n=6), 3, num_clusters=6))  # and one, empty, without an image

@@ -35,7 +35,13 @@ from coincide_pl.models.conversion.llava_checkpoints import (
     read_tensors,
     read_weights,
 )
-from coincide_pl.models.loading import first_line, load_whole, quietly, save_checkpoint
+from coincide_pl.models.loading import (
+    check_output,
+    first_line,
+    load_whole,
+    quietly,
+    save_checkpoint,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +72,7 @@ def convert(
     Args:
         checkpoint: directory of the original, in the layout of liuhaotian/llava-v1.5-*, of
             TinyLLaVA-2.0B with a StableLM or Phi text model, or of a language model alone.
-        output: the directory to write; what is there is replaced.
+        output: the directory to write; a checkpoint that is there is replaced.
         vision_tower: checkpoint of the CLIP or SigLIP tower, a directory or a name on the hub
             (default: what the checkpoint's config names, beside the checkpoint or on the hub).
         projector: path of `mm_projector.bin` of the first training stage.
@@ -76,7 +82,9 @@ def convert(
 
     Raises:
         ModelError: naming the file and what is wrong with it.
+        FileError: something else than a checkpoint is at `output`, or one that is read.
     """
+    check_output(output, checkpoint, vision_tower, projector, tokenizer, base)
     source = Path(checkpoint)
     if not source.is_dir():
         raise ModelError(f"{checkpoint}: no such directory")

@@ -46,8 +46,11 @@ class Diagnostics:
         """Name and value of each."""
         return asdict(self)
 
-    def check(self) -> None:
+    def check(self, option: str = "num_clusters") -> None:
         """Refuse clusters most of whose centroids are the same.
+
+        Args:
+            option: what sets the number of clusters, as the message should name it.
 
         Raises:
             SelectionError: saying how many, and what to try.
@@ -57,7 +60,7 @@ class Diagnostics:
                 f"clustering collapsed: {round(self.collapsed * self.clusters)} of {self.clusters} "
                 f"centroids equal another one, {self.empty} clusters are empty, the largest has "
                 f"{self.largest} samples; check that the features differ, try fewer clusters "
-                "(num_clusters), another seed, or restarts"
+                f"({option}), or another seed"
             )
 
 

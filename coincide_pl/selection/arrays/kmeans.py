@@ -104,6 +104,7 @@ def spherical_kmeans(
     memory: int = MEMORY,
     device: str | torch.device = "cpu",
     checkpointer: Checkpointer | None = None,
+    option: str = "num_clusters",
 ) -> Clusters:
     """Cluster rows by cosine.
 
@@ -130,6 +131,7 @@ def spherical_kmeans(
         memory: bytes for blocks of rows and products; centroids come on top.
         device: where products are computed.
         checkpointer: keeps what an interrupted call goes on from.
+        option: what sets the number of clusters, as an error message should name it.
 
     Raises:
         SelectionError: more clusters than samples, features that are not finite, or a collapse:
@@ -138,7 +140,7 @@ def spherical_kmeans(
     rows = Rows.of(features)
     n, width = len(rows), rows.width
     if not 0 < num_clusters <= n:
-        raise SelectionError(f"num_clusters: can't make {num_clusters} clusters of {n} samples")
+        raise SelectionError(f"{option}: can't make {num_clusters} clusters of {n} samples")
     if method == "auto":
         method = choose_method(n, width, num_clusters, num_iterations, projection)
     for attempt in range(restarts + 1):
@@ -154,7 +156,7 @@ def spherical_kmeans(
             centroids = unit_centroids(sums_by_label(rows, labels, num_clusters, config))
         diagnosed = diagnostics(labels, centroids)
         try:
-            diagnosed.check()
+            diagnosed.check(option)
         except SelectionError as error:
             if attempt == restarts:
                 raise

@@ -30,8 +30,9 @@ class PerSource(Selector):
     what it leaves. The rows are in the order of the sources in the data, and inside a source in the
     order of picking.
 
-    `num_clusters` of a selector that clusters is the number of clusters of all sources together:
-    each source gets its part of them by its size, at least one.
+    `num_clusters` of a selector that clusters is the number of clusters of all sources together,
+    of each level where there are several: each source gets its part of them by its size, at least
+    one.
     """
 
     def __init__(self, selector: Selector, shares: Shares = "proportional") -> None:

@@ -90,7 +90,11 @@ class PreSel(Selector):
         return (*self.signals, self.features)
 
     def pick(self, pool: Pool, count: int) -> Picks:
-        """Draws the reference set, shares out the rest among tasks, and picks in each."""
+        """Draws the reference set, shares out the rest among tasks, and picks in each.
+
+        Raises:
+            SelectionError: the images of a task can't be clustered.
+        """
         features = Rows(pool.signals[self.features])
         shown = has_image(features)
         names, tasks = np.unique([source or "" for source in pool.sources], return_inverse=True)
@@ -109,7 +113,11 @@ class PreSel(Selector):
         chosen = [reference]
         for task in np.flatnonzero(given):
             rows = np.flatnonzero(tasks == task)
-            chosen.append(self._typical(features, rows, taken[rows], int(given[task]), pool.device))
+            try:
+                own = self._typical(features, rows, taken[rows], int(given[task]), pool.device)
+            except SelectionError as error:
+                raise SelectionError(f"source {str(names[task])!r}: {error}") from error
+            chosen.append(own)
         missing = count - len(reference) - wanted
         chosen.append(np.flatnonzero(~shown)[:missing])
         indices = np.concatenate(chosen)
@@ -155,7 +163,12 @@ class PreSel(Selector):
         """The most typical of a task's rows that are not taken, cluster by cluster."""
         number = max(1, int(self.cluster_fraction * len(rows)))
         labels = spherical_kmeans(
-            features.subset(rows), number, self.num_iterations, self.seed, device=device
+            features.subset(rows),
+            number,
+            self.num_iterations,
+            self.seed,
+            device=device,
+            option="cluster_fraction",
         ).labels
         free = rows[~taken]
         labels = labels[~taken]
