@@ -155,7 +155,12 @@ def _fitted(folder: Path, checkpoint: str | None, run_config: str | None) -> Tar
     if not config.is_file():
         raise ModelError(f"{config}: no such file; is {folder} the directory of a fit?")
     if not path.exists():
-        raise ModelError(f"{path}: no such training checkpoint")
+        model = folder / "model"
+        finished = any((model / name).is_file() for name in ("config.json", adapters.CONFIG))
+        raise ModelError(
+            f"{path}: no such training checkpoint"
+            + f"; the fit has ended, and what it left is in {model}" * (finished and not checkpoint)
+        )
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(lightning.LightningModule, "model", subclass_mode=True)
     try:

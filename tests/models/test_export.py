@@ -58,6 +58,12 @@ def test_what_is_no_fit_is_named(command, tiny, llava, tmp_path):
     run = tmp_path / "run"
     status, _, message = command("export", run, f"--output={tmp_path / 'out'}")
     assert (status, "the directory of a fit?" in message) == (1, True)
+    (tmp_path / "ended/model").mkdir(parents=True)
+    for name in ("fit.yaml", "model/config.json"):
+        (tmp_path / "ended" / name).write_text("{}")
+    status, _, message = command("export", tmp_path / "ended", f"--output={tmp_path / 'out'}")
+    left = f"the fit has ended, and what it left is in {tmp_path / 'ended/model'}"
+    assert (status, left in message) == (1, True)
     fit(command, tiny, llava, run)
     last = run / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
