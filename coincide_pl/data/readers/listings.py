@@ -146,18 +146,22 @@ def _constants(path: Path, text: str) -> dict[str, object]:
             case ast.Name(id=name):
                 return known[name]
             case ast.Dict(keys=keys, values=values):
-                parts = [
-                    value(v) if k is None else {value(k): value(v)}  # **other, or key: value
-                    for k, v in zip(keys, values, strict=True)
-                ]
-                return {name: entry for part in parts for name, entry in dict(part).items()}
+                entries: dict[object, object] = {}
+                for key, entry in zip(keys, values, strict=True):
+                    if key is not None:
+                        entries[value(key)] = value(entry)
+                    elif isinstance(other := value(entry), dict):  # **other
+                        entries |= other
+                    else:
+                        raise TypeError
+                return entries
             case ast.JoinedStr(values=parts):
                 return "".join(str(value(part)) for part in parts)
             case ast.FormattedValue(value=inner):
                 return value(inner)
         return ast.literal_eval(node)
 
-    computed = []
+    computed: list[str] = []
     for node in ast.parse(text).body:
         match node:
             case (
