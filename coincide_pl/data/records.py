@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -67,9 +66,7 @@ class Records(Sequence[Record]):
         """
         self.path = Path(path)
         try:
-            with self.path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            self._table = pa.ipc.open_file(pa.py_buffer(self._map)).read_all()
+            self._table = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
             head = json.loads(self._table.schema.metadata[b"coincide_pl"])
             self.image_root = Path(head["image_root"])
             self.fingerprint: str = head["fingerprint"]
@@ -130,13 +127,6 @@ class Records(Sequence[Record]):
         for start, chunk in zip(self._starts, self._table.to_batches(), strict=False):
             mask = kept[start : start + len(chunk)]
             yield chunk if mask.all() else chunk.filter(pa.array(mask))
-
-    def release(self) -> None:
-        """Takes the pages of the file that were read out of this process's memory.
-
-        They stay in the system's cache of files, and come back when a record is read.
-        """
-        self._map.madvise(mmap.MADV_DONTNEED)
 
     def __reduce__(self) -> tuple[type[Records], tuple[Path]]:
         return Records, (self.path,)

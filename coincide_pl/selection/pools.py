@@ -52,7 +52,6 @@ class SignalSources:
         if not kinds:
             return Pool(self.records, {}, fingerprints)
         stores = self.stores(type(selector).__name__, kinds)
-        self.records.release()  # the checks went through all of them
         needed = set(map(name_of, kinds))
         used = [store for store in stores if needed & store.kinds]
         if used:  # a store that has no part in it may come and go

@@ -159,7 +159,7 @@ def test_samples_alike_and_sources_of_one():
 
 
 def test_wrong_input_is_named():
-    with pytest.raises(SelectionError, match=r"=\[token_spectrum,last_token_state\]"):
+    with pytest.raises(SelectionError, match=r"='\[token_spectrum,last_token_state\]'"):
         DataTailor().select(Pool(range(5)), 2)
     for name in ("token_spectrum", "last_token_state"):
         bad = np.array(pool_of().signals[name])
