@@ -7,6 +7,7 @@ without an image has the same values in all forms that change its image alone.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -34,9 +35,9 @@ class RewrittenLoss(Signal):
     """Mean negative log-likelihood of what is answered in another form; a subclass says which."""
 
     @property
+    @abstractmethod
     def form(self) -> Rewriting:
         """The form of the conversation."""
-        raise NotImplementedError
 
     def shape(self, model: ModelFacts) -> tuple[int, ...]:
         """A number."""

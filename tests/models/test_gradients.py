@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kinds import CONVERSATIONS
 from lightning import Trainer
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import IGNORE, Encoder
-from coincide_pl.data.record import Record, Turn
 from coincide_pl.data.records import Records
 from coincide_pl.errors import ModelError, SignalsError
 from coincide_pl.models import (
@@ -32,22 +32,6 @@ from coincide_pl.models.warm_up import WarmUp
 from coincide_pl.signals.forward import Forward, GradientRead
 from coincide_pl.signals.gradients import AdamGradient, Gradient, GradientNorm
 
-CONVERSATIONS = [
-    Record("a", ("0.png",), (Turn("user", "<image>\nwhat is it?"), Turn("assistant", "red"))),
-    Record("b", ("0.png",), (Turn("user", "<image>\na big blue square?"), Turn("assistant", "no"))),
-    Record("c", (), (Turn("user", "how are you?"), Turn("assistant", "fine, thanks"))),
-    Record(
-        "d",
-        ("1.png", "0.png"),
-        (
-            Turn("system", "Be brief."),
-            Turn("user", "one <image> or <image> two"),
-            Turn("assistant", "one"),
-            Turn("user", "sure?"),
-            Turn("assistant", "yes"),
-        ),
-    ),
-]
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from kinds import CONVERSATIONS
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from coincide_pl.data.collation import EncodedBatches
 from coincide_pl.data.encoding import IGNORE, Encoder
-from coincide_pl.data.record import Record, Turn
 from coincide_pl.data.records import Records
 from coincide_pl.errors import ModelError, SignalsError
 from coincide_pl.models import ReferenceModule
@@ -21,22 +21,6 @@ from coincide_pl.signals import (
 )
 from coincide_pl.signals.image_tokens import most_attended
 
-CONVERSATIONS = [
-    Record("a", ("0.png",), (Turn("user", "<image>\nwhat is it?"), Turn("assistant", "red"))),
-    Record("b", ("0.png",), (Turn("user", "<image>\na big blue square?"), Turn("assistant", "no"))),
-    Record("c", (), (Turn("user", "how are you?"), Turn("assistant", "fine, thanks"))),
-    Record(
-        "d",
-        ("1.png", "0.png"),
-        (
-            Turn("system", "Be brief."),
-            Turn("user", "one <image> or <image> two"),
-            Turn("assistant", "one"),
-            Turn("user", "sure?"),
-            Turn("assistant", "yes"),
-        ),
-    ),
-]
 BATCHES = [[0, 1, 2, 3], [3, 0], [2], [1, 0]]
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from kinds import CONVERSATIONS
 from PIL import Image
 from transformers import (
     AutoModel,
@@ -24,22 +25,6 @@ from coincide_pl.models.logits import of_the_head
 from coincide_pl.models.tiny import tiny_clip, tiny_tokenizer
 from coincide_pl.signals.clip import NO_IMAGE
 
-CONVERSATIONS = [
-    Record("a", ("0.png",), (Turn("user", "<image>\nwhat is it?"), Turn("assistant", "red"))),
-    Record("b", ("0.png",), (Turn("user", "<image>\na big blue square?"), Turn("assistant", "no"))),
-    Record("c", (), (Turn("user", "how are you?"), Turn("assistant", "fine, thanks"))),
-    Record(
-        "d",
-        ("1.png", "0.png"),
-        (
-            Turn("system", "Be brief."),
-            Turn("user", "one <image> or <image> two"),
-            Turn("assistant", "one"),
-            Turn("user", "sure?"),
-            Turn("assistant", "yes"),
-        ),
-    ),
-]
 ALL = ["el2n", "mean_token", "activations", "nll", "last_token", "margin"]
 
 

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.arrays.rows import Rows, centroid_cosines
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.selection.steps.checks import at_least_one
 from coincide_pl.signals.embeddings import MeanToken
 
 
@@ -44,9 +44,7 @@ class SelfSup(Selector):
         Raises:
             SelectionError: a value that is not positive.
         """
-        for name, value in {"num_clusters": num_clusters, "num_iterations": num_iterations}.items():
-            if value < 1:
-                raise SelectionError(f"{name}: {value} must be positive")
+        at_least_one(num_clusters=num_clusters, num_iterations=num_iterations)
         self.num_clusters = num_clusters
         self.keep = keep
         self.num_iterations = num_iterations

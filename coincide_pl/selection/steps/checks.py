@@ -14,6 +14,13 @@ def positive(name: str, value: float) -> None:
         raise SelectionError(f"{name}: {value} must be a positive number")
 
 
+def at_least_one(**values: int) -> None:
+    """Refuses the first of some parameters, by name, that is below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise SelectionError(f"{name}: {value} must be positive")
+
+
 def count_of(count: int, available: int) -> int:
     """How many samples are wanted, from 0 to all that are there.
 
