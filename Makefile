@@ -20,15 +20,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(MAKE) -f experiments/easy_vqa/stages.mk BIN=$(BIN) RUN=runs/demo SIZE=demo
 
+RUN = runs/$(EXP)$(if $(filter-out full,$(SIZE)),-$(SIZE))
+
 experiment: setup
-	$(MAKE) -f experiments/$(EXP)/stages.mk BIN=$(BIN) SIZE=$(SIZE) \
-	  RUN=runs/$(EXP)$(if $(filter-out full,$(SIZE)),-$(SIZE))
+	$(MAKE) -f experiments/$(EXP)/stages.mk BIN=$(BIN) SIZE=$(SIZE) RUN=$(RUN)
 
 # The grid of the experiment's W&B sweep, JOBS runs at a time; called again, it goes on.
 sweep: setup
-	$(MAKE) -f experiments/$(EXP)/sweep.mk BIN=$(BIN) signals
-	BIN=$(BIN) $(BIN)/python experiments/sweep.py --sweep=experiments/$(EXP)/sweep.yaml --jobs=$(JOBS)
-	$(BIN)/lightning compare runs/$(EXP)/sweep/cells/* runs/$(EXP)/all --output=runs/$(EXP)/sweep/comparison
+	$(MAKE) -f experiments/$(EXP)/sweep.mk BIN=$(BIN) SIZE=$(SIZE) RUN=$(RUN) signals
+	BIN=$(BIN) SIZE=$(SIZE) RUN=$(RUN) $(BIN)/python experiments/sweep.py \
+	  --sweep=experiments/$(EXP)/sweep.yaml --jobs=$(JOBS)
+	$(BIN)/lightning compare $(RUN)/sweep/cells/* $(RUN)/all --output=$(RUN)/sweep/comparison
 
 lint: setup
 	$(BIN)/ruff format --check --quiet .

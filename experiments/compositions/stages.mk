@@ -151,47 +151,11 @@ $(SWEEP)/self_filter/.sealed: $(SWEEP)/clip/.sealed $(RUN)/start-target/model/co
 	  --model.pretrained=$(RUN)/start-target/model --trainer.default_root_dir=$(@D)
 	@touch $@
 
-# LESS, ICONS and TIVE: one warm-up for all, with LoRA on the reference's start, on a random 5 % of
-# the data, four epochs (LESS); gradients at the checkpoint of each, of the training data, whose
-# sources are the compositions, and of the validation set, whose tasks are the skills.
-CHECKPOINTS := 0 1 2 3
-GRADIENTS = $(LIGHTNING) predict --config $(HERE)/gradients.yaml --data.signals=$(@D) \
-  --model.pretrained=$(RUN)/start-reference/model \
-  --model.warm_up=$(SWEEP)/warm-up/checkpoints/epoch-$*.ckpt --trainer.default_root_dir=$(@D)
-
-$(SWEEP)/warm-up/model/config.json: $(RUN)/start-reference/model/config.json $(RUN)/data/test.json
-	$(LIGHTNING) fit --config $(HERE)/target.yaml $(DATA) --config configs/trainers/warm_up.yaml \
-	  --config configs/selectors/random.yaml --data.selector.seed=2 --data.fraction=0.05 \
-	  --model.pretrained=$(<D) --model.lora.rank=8 --model.lora.alpha=16 --trainer.max_epochs=4 \
-	  --trainer.default_root_dir=$(SWEEP)/warm-up
-
-$(CHECKPOINTS:%=$(SWEEP)/gradients-%/.sealed): $(SWEEP)/gradients-%/.sealed: $(SWEEP)/warm-up/model/config.json
-	$(GRADIENTS) $(DATA)
-	@touch $@
-
-$(CHECKPOINTS:%=$(SWEEP)/task-gradients-%/.sealed): $(SWEEP)/task-gradients-%/.sealed: \
-  $(SWEEP)/warm-up/model/config.json
-	$(GRADIENTS) --data.train.path=$(RUN)/data/val.json --data.train.source_field=skill
-	@touch $@
-
-# XMAS's proxy: the reference's start, finetuned on everything once, and its checkpoints on the way.
-$(SWEEP)/proxy/.sealed: $(RUN)/start-reference/model/config.json $(RUN)/data/test.json
-	$(LIGHTNING) fit --config $(HERE)/target.yaml $(DATA) --config configs/selectors/all.yaml \
-	  --model.pretrained=$(RUN)/start-reference/model --trainer.max_epochs=1 \
-	  --trainer.callbacks=ModelCheckpoint --trainer.callbacks.dirpath=$(@D)/checkpoints \
-	  --trainer.callbacks.filename='{step}' --trainer.callbacks.auto_insert_metric_name=false \
-	  --trainer.callbacks.every_n_train_steps=$(firstword $(STEPS)) \
-	  --trainer.callbacks.save_top_k=-1 --trainer.default_root_dir=$(@D)
-	@touch $@
-
-$(SWEEP)/proxy/at-%/config.json: $(SWEEP)/proxy/.sealed
-	$(LIGHTNING) export $(SWEEP)/proxy --checkpoint=$(SWEEP)/proxy/checkpoints/$*.ckpt \
-	  --output=$(@D)
-
-$(SWEEP)/trajectory-%/.sealed: $(SWEEP)/proxy/at-%/config.json
-	$(LIGHTNING) predict --config $(HERE)/predict.yaml $(DATA) --model.signals=[cross_attention] \
-	  --data.signals=$(@D) --model.pretrained=$(<D) --trainer.default_root_dir=$(@D)
-	@touch $@
+# The sources of the training data are the compositions, the tasks of LESS and ICONS the skills of
+# the validation set.
+DATA_MADE := $(RUN)/data/test.json
+TASKS := --data.train.path=$(RUN)/data/val.json --data.train.source_field=skill
+include experiments/further_passes.mk
 
 # Claims 1 and 2: clusters against compositions, and the proxy against measured transfer.
 $(SWEEP)/other-%/.sealed: $(RUN)/all/results.json $(RUN)/reference/model/config.json
