@@ -4,38 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModel, ProcessorMixin
 
 from coincide_pl.data.clip import ClipEncoder
 from coincide_pl.data.collation import Batch
 from coincide_pl.errors import ModelError
 from coincide_pl.models.images import per_sample
-from coincide_pl.models.loading import (
-    DType,
-    check_directory,
-    checkpoint_fingerprint,
-    load_whole,
-)
+from coincide_pl.models.loading import DType, load_whole
 from coincide_pl.models.processors import load_processor
+from coincide_pl.models.signals_module import SignalsModule
 from coincide_pl.signals.choosing import chosen
 from coincide_pl.signals.forward import Forward, ModelFacts, Needs
-from coincide_pl.signals.signal import Signal, making
-from coincide_pl.signals.writer import writers
-
-EMBEDDINGS = Needs(embeddings=True)
+from coincide_pl.signals.signal import Signal
 
 
-class CLIPModule(lightning.LightningModule):
+class CLIPModule(SignalsModule):
     """Gives the embeddings of a CLIP or SigLIP model, and their cosine, for each sample.
 
     A sample of several images has the mean of their embeddings, normalized again; one without an
     image has zeros.
     """
 
+    about = "a CLIP model"
     encoder_class = ClipEncoder
     """Makes the batches that this module reads."""
 
@@ -60,24 +53,17 @@ class CLIPModule(lightning.LightningModule):
             ModelError: there is no checkpoint, or none of this kind.
             SignalsError: no signals, a signal twice, or one that needs another model.
         """
-        super().__init__()
-        self.signals = chosen(signals or ["clip_image", "clip_text", "clip_score"])
-        for signal in self.signals:
-            if signal.needs != EMBEDDINGS:
-                raise ModelError(
-                    f"signals: a CLIP model does not make {signal.name}: {making([type(signal)])}"
-                )
-        check_directory(pretrained, "config.json")
-        self.pretrained = pretrained
-        self.weights_dtype: DType = dtype
-        self.attn_implementation = attn_implementation
-        self.settings = {"dtype": dtype, "attn_implementation": attn_implementation}
+        asked = chosen(signals or ["clip_image", "clip_text", "clip_score"])
+        super().__init__(pretrained, asked, dtype, attn_implementation)
         self.processor: ProcessorMixin = load_processor(pretrained)
         text = AutoConfig.from_pretrained(pretrained, trust_remote_code=False).get_text_config()
         self.text_length: int = text.max_position_embeddings
         tokenizer = self.processor.tokenizer
         tokenizer.model_max_length = min(tokenizer.model_max_length, self.text_length)
-        self.model: PreTrainedModel | None = None
+
+    def makes(self, needs: Needs) -> bool:
+        """Whether a signal needs the embeddings, and nothing else."""
+        return needs == Needs(embeddings=True)
 
     def configure_model(self) -> None:
         """Loads the checkpoint.
@@ -101,15 +87,6 @@ class CLIPModule(lightning.LightningModule):
                     "apart, as CLIP and SigLIP do"
                 )
         self.model = model
-
-    def configure_callbacks(self) -> list[lightning.Callback]:
-        """Writes signals wherever `data.signals` says so, with a plain Trainer too."""
-        return writers(self.trainer)
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the checkpoint that the signals come from."""
-        return checkpoint_fingerprint(self.pretrained)
 
     @property
     def facts(self) -> ModelFacts:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import lightning
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import ProcessorMixin
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.rewriting import Rewriting
-from coincide_pl.errors import ModelError
 from coincide_pl.models.forward_pass import ForwardPass, model_facts
-from coincide_pl.models.loading import DType, check_directory, checkpoint_fingerprint, load_model
+from coincide_pl.models.loading import DType, load_model
 from coincide_pl.models.parts import check_parts
 from coincide_pl.models.processors import load_processor
+from coincide_pl.models.signals_module import SignalsModule
 from coincide_pl.signals.choosing import chosen
-from coincide_pl.signals.forward import ModelFacts, union
-from coincide_pl.signals.signal import Signal, making
-from coincide_pl.signals.writer import writers
+from coincide_pl.signals.forward import ModelFacts, Needs, union
+from coincide_pl.signals.signal import Signal
 
 
-class ReferenceModule(lightning.LightningModule):
+class ReferenceModule(SignalsModule):
     """Gives per-sample signals of a batch, as many as are asked for in one forward pass.
 
     What is computed is what the signals need together; see `ForwardPass`.
     """
+
+    about = "a reference model"
 
     def __init__(
         self,
@@ -54,29 +54,16 @@ class ReferenceModule(lightning.LightningModule):
             ModelError: no checkpoint, or a part that nothing is known by.
             SignalsError: no signals, a signal twice, or one that needs another model or layers.
         """
-        super().__init__()
-        check_directory(pretrained, "config.json")
-        self.signals = chosen(["activations"] if signals is None else signals, layers or ())
-        self.needs = union(signal.needs for signal in self.signals)
-        for signal in self.signals:
-            needs = signal.needs
-            if needs.embeddings or needs.scores or needs.gradients or needs.vision:
-                raise ModelError(
-                    f"signals: a reference model does not make {signal.name}: "
-                    f"{making([type(signal)])}"
-                )
-        self.pretrained = pretrained
+        asked = chosen(["activations"] if signals is None else signals, layers or ())
+        super().__init__(pretrained, asked, dtype, attn_implementation, parts=parts or {})
         self.parts = parts or {}
         check_parts(self.parts)
-        self.weights_dtype: DType = dtype
-        self.attn_implementation = attn_implementation
-        self.settings = {
-            "dtype": dtype,
-            "attn_implementation": attn_implementation,
-            "parts": self.parts,
-        }
+        self.needs = union(signal.needs for signal in asked)
         self.processor: ProcessorMixin = load_processor(pretrained)
-        self.model: PreTrainedModel | None = None
+
+    def makes(self, needs: Needs) -> bool:
+        """Whether a signal needs nothing but forward passes of a language model with images."""
+        return not (needs.embeddings or needs.scores or needs.gradients or needs.vision)
 
     def configure_model(self) -> None:
         """Loads the checkpoint."""
@@ -89,15 +76,6 @@ class ReferenceModule(lightning.LightningModule):
             self.forward_pass = ForwardPass(
                 self.model, self.needs, self.parts, self.processor.tokenizer
             )
-
-    def configure_callbacks(self) -> list[lightning.Callback]:
-        """Writes signals wherever `data.signals` says so, with a plain Trainer too."""
-        return writers(self.trainer)
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the checkpoint that the signals come from."""
-        return checkpoint_fingerprint(self.pretrained)
 
     @property
     def facts(self) -> ModelFacts:

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import lightning
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
+from transformers import AutoImageProcessor, AutoModel
 
 from coincide_pl.data.collation import Batch
 from coincide_pl.data.vision import ImageEncoder
 from coincide_pl.errors import ModelError
 from coincide_pl.models.images import per_sample
-from coincide_pl.models.loading import (
-    DType,
-    check_directory,
-    checkpoint_fingerprint,
-    first_line,
-    load_whole,
-    quietly,
-)
+from coincide_pl.models.loading import DType, first_line, load_whole, quietly
+from coincide_pl.models.signals_module import SignalsModule
 from coincide_pl.signals.choosing import chosen
 from coincide_pl.signals.forward import Forward, ModelFacts, Needs
-from coincide_pl.signals.signal import Signal, making
-from coincide_pl.signals.writer import writers
-
-FEATURES = Needs(vision=True)
+from coincide_pl.signals.signal import Signal
 
 
-class VisionModule(lightning.LightningModule):
+class VisionModule(SignalsModule):
     """Gives a feature of each sample's images, by any vision model of transformers.
 
     A sample of several images has the mean of their features, normalized again; one without an
     image has zeros.
     """
 
+    about = "a vision model"
     encoder_class = ImageEncoder
     """Makes the batches that this module reads."""
 
@@ -64,23 +55,9 @@ class VisionModule(lightning.LightningModule):
             ModelError: there is no checkpoint, or none with an image processor.
             SignalsError: no signals, a signal twice, or one that needs another model.
         """
-        super().__init__()
-        self.signals = chosen(signals or ["image_features"])
-        for signal in self.signals:
-            if signal.needs != FEATURES:
-                raise ModelError(
-                    f"signals: a vision model does not make {signal.name}: {making([type(signal)])}"
-                )
-        check_directory(pretrained, "config.json")
-        self.pretrained = pretrained
+        asked = chosen(signals or ["image_features"])
+        super().__init__(pretrained, asked, dtype, attn_implementation, token=token)
         self.token = token
-        self.weights_dtype: DType = dtype
-        self.attn_implementation = attn_implementation
-        self.settings = {
-            "token": token,
-            "dtype": dtype,
-            "attn_implementation": attn_implementation,
-        }
         try:
             with quietly():
                 self.processor: Any = AutoImageProcessor.from_pretrained(
@@ -88,7 +65,10 @@ class VisionModule(lightning.LightningModule):
                 )
         except Exception as error:
             raise ModelError(f"{pretrained}: no image processor: {first_line(error)}") from error
-        self.model: PreTrainedModel | None = None
+
+    def makes(self, needs: Needs) -> bool:
+        """Whether a signal needs a feature of the images, and nothing else."""
+        return needs == Needs(vision=True)
 
     def configure_model(self) -> None:
         """Loads the checkpoint.
@@ -111,15 +91,6 @@ class VisionModule(lightning.LightningModule):
                 "does (models/clip reads a CLIP)"
             )
         self.model = model
-
-    def configure_callbacks(self) -> list[lightning.Callback]:
-        """Writes signals wherever `data.signals` says so, with a plain Trainer too."""
-        return writers(self.trainer)
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the checkpoint that the signals come from."""
-        return checkpoint_fingerprint(self.pretrained)
 
     @property
     def facts(self) -> ModelFacts:
