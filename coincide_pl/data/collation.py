@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoder, Encoding
 from coincide_pl.data.images import open_image
-from coincide_pl.data.record import Record, Unusable
+from coincide_pl.data.record import UNNAMED, Record, Unusable
 from coincide_pl.data.records import Records
 from coincide_pl.data.rewriting import Rewriting
 from coincide_pl.errors import DataError, ModelError
@@ -46,7 +46,7 @@ class Batch:
         image_order: the same as a list, which needs no waiting for a GPU.
         num_images: distinct images.
         image_tokens: [num_images], tokens whose place each image's features take.
-        sources: [B], each record's source, or `all` where the data have none.
+        sources: [B], each record's source; `UNNAMED` stands for none.
         answers: [B], each record's last answer.
         num_truncated: conversations that the maximum length cut.
         num_unlabeled: conversations without a token to train on.
@@ -250,7 +250,7 @@ def collate(
         image_order=order,
         num_images=len(distinct),
         image_tokens=[images[path].num_features for path in distinct],
-        sources=[record.source or "all" for record in records],
+        sources=[record.source or UNNAMED for record in records],
         answers=[record.turns[-1].text for record in records],
         num_truncated=sum(e.truncated for e in encodings),
         num_unlabeled=sum(bool((e.labels == IGNORE).all()) for e in encodings),

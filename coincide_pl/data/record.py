@@ -12,6 +12,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 ROLE_NUMBERS = {role: number for number, role in enumerate(ROLES)}
 
 IMAGE_MARK = "<image>"
+UNNAMED = "unnamed"
+"""The name of the source of records that name none, wherever sources have names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Record:
         id: the sample's name in its data set.
         images: paths relative to the data set's image folder, in order of their marks.
         turns: the conversation.
-        source: the task or data set it came from, if the data says.
+        source: the task or data set it came from, if the data says; `UNNAMED` stands for none.
         number: its place in the data set's files, where some may have been left out.
     """
 

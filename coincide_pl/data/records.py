@@ -21,7 +21,7 @@ from coincide_pl.data.columns import (
     total_lengths,
     without_garbage_collection,
 )
-from coincide_pl.data.record import ROLES, Record, Turn
+from coincide_pl.data.record import ROLES, UNNAMED, Record, Turn
 from coincide_pl.errors import DataError
 from coincide_pl.files import PART, beside
 
@@ -209,14 +209,15 @@ class Records(Sequence[Record]):
         return names, np.split(rows[order], ends) if names else []
 
     @property
-    def sources(self) -> list[str | None]:
-        """The source of every record, [N]."""
-        return list(self._table.column("source").to_pylist())
+    def sources(self) -> list[str]:
+        """The source of every record, [N]; `UNNAMED` stands for none."""
+        return [name or UNNAMED for name in self._table.column("source").to_pylist()]
 
     @property
     def source_names(self) -> list[str]:
-        """The distinct sources, sorted; `all` stands for none, as in batches."""
-        return sorted({name or "all" for name in self._table.column("source").unique().to_pylist()})
+        """The distinct sources, sorted; `UNNAMED` stands for none."""
+        found = self._table.column("source").unique().to_pylist()
+        return sorted({name or UNNAMED for name in found})
 
     @property
     def answers(self) -> list[str]:

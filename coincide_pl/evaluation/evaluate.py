@@ -105,7 +105,7 @@ class Evaluate(lightning.Callback):
         data = served(trainer)
         check_truths(self.metric, data.test_records)
         self.metric.reset()
-        self.metric.tasks = sorted({source or "all" for source in data.test_records.sources})
+        self.metric.tasks = data.test_records.source_names
         made_from = answering(data, pl_module)
         self.kept = KeptAnswers(run_directory(trainer), made_from, trainer.global_rank)
         self.answers = self.kept.load()

@@ -80,15 +80,13 @@ def jaccard(chosen: Sequence[Selection]) -> Floats:
     return matrix
 
 
-def differences(
-    names: Sequence[str], chosen: Sequence[Selection], sources: Sequence[str | None]
-) -> str:
+def differences(names: Sequence[str], chosen: Sequence[Selection], sources: Sequence[str]) -> str:
     """A CSV table of what each selection picks and each other one does not.
 
     Its columns are `first`, `second`, `by` (source or cluster), the `name` of that, the number of
     its samples that the first has `picked`, and how many of these are `not by second`.
     """
-    named = np.array([source or "no source" for source in sources])
+    named = np.array(sources)
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["first", "second", "by", "name", "picked", "not by second"])

@@ -159,17 +159,16 @@ class Source:
     after_share: float
 
 
-def coverage(sources: Sequence[str | None], picked: npt.NDArray[np.bool_]) -> list[Source]:
+def coverage(sources: Sequence[str], picked: npt.NDArray[np.bool_]) -> list[Source]:
     """Sources from the largest to the smallest; those beyond `SOURCES` of them as one."""
-    named = [source or "no source" for source in sources]
-    before = Counter(named)
-    after = Counter(name for name, own in zip(named, picked, strict=True) if own)
+    before = Counter(sources)
+    after = Counter(name for name, own in zip(sources, picked, strict=True) if own)
     counts = [(name, count, after[name]) for name, count in before.most_common()]
     if len(counts) > SOURCES:
         rest = counts[SOURCES - 1 :]
         others = (f"{len(rest)} others", sum(x[1] for x in rest), sum(x[2] for x in rest))
         counts = [*counts[: SOURCES - 1], others]
-    num_all, num_picked = len(named), max(1, int(picked.sum()))
+    num_all, num_picked = len(sources), max(1, int(picked.sum()))
     return [Source(*x, 100 * x[1] / num_all, 100 * x[2] / num_picked) for x in counts]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from coincide_pl.data.records import Records
-from coincide_pl.errors import SelectionError
+from coincide_pl.errors import SelectionError, SignalsError
 from coincide_pl.models.loading import checkpoint_fingerprint
 from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selector import Pool, Selector, SignalKind, missing, name_of
@@ -44,7 +44,8 @@ class SignalSources:
             device: where it may compute, if that is a GPU.
 
         Raises:
-            SelectionError: no stores are named, though the selector needs signals.
+            SelectionError: no stores are named, though the selector needs signals, or the stores of
+                other data that it reads are none.
             SignalsError: a store is unfinished, damaged, or made from something else.
         """
         fingerprints = {"data": self.records.fingerprint}
@@ -56,9 +57,12 @@ class SignalSources:
         used = [store for store in stores if needed & store.kinds]
         if used:  # a store that has no part in it may come and go
             fingerprints["signals"] = " + ".join(map(self.noted, used))
-        if selector.stores:
-            others = [SignalsStore(directory) for directory in selector.stores]
-            fingerprints["targets"] = " + ".join(map(self.noted, others))
+        for option, directories in selector.stores.items():
+            try:
+                others = [SignalsStore(directory) for directory in directories]
+            except SignalsError as error:
+                raise SelectionError(f"data.selector.{option}: {error}") from error
+            fingerprints[option] = " + ".join(map(self.noted, others))
         signals = Signals(used)
         num_layers = None
         if "activations" in needed & set(signals):

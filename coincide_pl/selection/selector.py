@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from coincide_pl import signals as room
-from coincide_pl.data.record import Record
+from coincide_pl.data.record import UNNAMED, Record
 from coincide_pl.data.records import Records
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import Array, Arrays, Ints
+from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.cache import Cache, NoCache
 from coincide_pl.selection.selection import PUBLIC, Selection
 from coincide_pl.signals.manifest import Origin
@@ -53,11 +54,24 @@ class Pool:
         return len(self.records)
 
     @property
-    def sources(self) -> list[str | None]:
-        """The source of every record, [N]."""
+    def sources(self) -> list[str]:
+        """The source of every record, [N]; `UNNAMED` stands for none."""
         if isinstance(self.records, Records):
             return self.records.sources
-        return [record.source for record in self.records]
+        return [record.source or UNNAMED for record in self.records]
+
+    def rows(self, name: str, option: str | None = None) -> Rows:
+        """The rows [N, D] of a signal, read block by block.
+
+        Args:
+            name: of the signal.
+            option: argument of the selector that names the signal, if one does.
+
+        Raises:
+            SelectionError: the signal is a number for each sample, or something else.
+        """
+        about = f"{option}: the signal {name!r}" if option else f"the signal {name!r}"
+        return Rows(self.signals[name], name=about)
 
 
 @dataclass(frozen=True)
@@ -108,9 +122,12 @@ class Selector(ABC):
         return self.signals
 
     @property
-    def stores(self) -> Sequence[str]:
-        """Directories of signals of other data that it reads, such as of tasks to choose for."""
-        return ()
+    def stores(self) -> Mapping[str, Sequence[str]]:
+        """Directories of signals of other data that it reads, such as of tasks to choose for.
+
+        They are given by the constructor's argument that names them, such as `targets`.
+        """
+        return {}
 
     @abstractmethod
     def pick(self, pool: Pool, count: int) -> Picks:

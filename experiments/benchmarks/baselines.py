@@ -45,21 +45,22 @@ from coincide_pl.selection.selector import name_of
 BLOCK = 8192
 GROUPS = 2000
 """Concepts that the samples are about."""
+HIDDEN = 0
 VECTORS = {
-    "last_token": 2048,
-    "mean_token": 2048,
-    "instruction": 2048,
-    "mean_image_token": 2048,
-    "attended_image_token": 2048,
-    "last_token_state": 2048,
+    "last_token": HIDDEN,
+    "mean_token": HIDDEN,
+    "instruction": HIDDEN,
+    "mean_image_token": HIDDEN,
+    "attended_image_token": HIDDEN,
+    "last_token_state": HIDDEN,
     "clip_image": 768,
     "clip_text": 768,
     "image_features": 768,
     "token_spectrum": 2,
     **{f"cross_attention-{checkpoint}": 5 for checkpoint in range(6)},
 }
-"""Widths of a TinyLLaVA-2B's hidden states of CLIP ViT-L/14's embeddings and of DINOv2-base's;
-singular values of six checkpoints."""
+"""Widths of CLIP ViT-L/14's embeddings and of DINOv2-base's; singular values of six checkpoints;
+`HIDDEN` for a model's hidden states."""
 SCORES = (
     *("el2n", "nll", "margin", "clip_score", "difficulty", "nll_without_image"),
     *("nll_without_question", "visual_consistency", "response_consistency", "bridging_relevance"),
@@ -94,7 +95,9 @@ def selectors(num_samples: int) -> dict[str, Selector]:
     }
 
 
-def generate(folder: Path, num_samples: int, names: set[str]) -> None:
+def generate(
+    folder: Path, num_samples: int, names: set[str], hidden_size: int, noise: float
+) -> None:
     """Writes the named signals' arrays, unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
@@ -104,9 +107,10 @@ def generate(folder: Path, num_samples: int, names: set[str]) -> None:
     layers, top, neurons = NEURONS
     active = np.minimum(random.exponential(20, (num_samples, layers, top)), neurons - 1)
     np.save(folder / "skill_neurons.npy", np.floor(active).astype(np.float32))
-    for name, width in VECTORS.items():
+    for name, told in VECTORS.items():
         if name not in names:
             continue
+        width = told or hidden_size
         path = folder / f"{name}.npy"
         if path.exists():
             continue
@@ -119,6 +123,9 @@ def generate(folder: Path, num_samples: int, names: set[str]) -> None:
             near = centers[group[part]]
             near = near + 0.5 * random.normal(size=near.shape).astype(np.float32)
             rows = near @ latent  # embeddings of few degrees of freedom, as real ones are
+            if noise:
+                spread = noise * 64**0.5
+                rows += spread * random.standard_normal(rows.shape, np.float32)
             array[part] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         array.flush()
         aside.rename(path)
@@ -129,29 +136,39 @@ def baselines(
     num_samples: list[int] | None = None,
     fraction: float = 0.2,
     only: list[str] | None = None,
+    hidden_size: int = 2048,
+    noise: float = 0.0,
     output: str | None = None,
 ) -> None:
     """Measures and prints a table.
 
     Args:
-        folder: for the generated signals, 25 KB a sample for all selectors.
+        folder: for the generated signals, 25 KB a sample for all selectors; a folder for each
+            `hidden_size` and `noise`.
         num_samples: sizes of the pool (default: 100,000 and LLaVA-1.5's 665,298).
         fraction: to choose.
         only: names of selectors (default: all).
+        hidden_size: width of hidden states; a TinyLLaVA-2B's is 2048, a LLaVA-1.5-7B's 4096.
+        noise: standard deviation of what vectors have in all columns, beside the 64 directions in
+            which they vary by 1 each.
         output: Markdown file to write as well.
     """
-    header = ["selector", "samples", "seconds", "peak memory (MB)", "memory-mapped signals (MB)"]
+    header = [
+        *("selector", "samples", "seconds", "of a processor"),
+        *("peak memory (MB)", "memory-mapped signals (MB)"),
+    ]
     lines = []
     for size in num_samples or [100_000, 665_298]:
         place = Path(folder) / str(size)
         known = selectors(size)
         read = {one for name in only or known for one in arrays(known[name])}
-        generate(place, size, read)
+        generate(place, size, read, hidden_size, noise)
         for name in only or known:
             words = [sys.executable, __file__, "--one", name, str(place), str(size), str(fraction)]
             printed = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-            seconds, peak, mapped = json.loads(printed.splitlines()[-1])
-            lines.append([name, f"{size:,}", f"{seconds:.1f}", f"{peak:.0f}", f"{mapped:.0f}"])
+            seconds, used, peak, mapped = json.loads(printed.splitlines()[-1])
+            figures = [f"{seconds:.1f}", f"{used:.1f}", f"{peak:.0f}", f"{mapped:.0f}"]
+            lines.append([name, f"{size:,}", *figures])
             print(" | ".join(lines[-1]), flush=True)
     text = Table("Baselines", header, lines).markdown()
     print(text, end="")
@@ -182,7 +199,7 @@ class Sources(Sequence[Record]):
 
 
 def one(name: str, place: str, size: str, fraction: str) -> None:
-    """Runs one selector and prints seconds, peak MB beyond the start, and MB of its signals."""
+    """Runs one selector: seconds, those of a processor, peak MB beyond the start, MB of signals."""
     selector = selectors(int(size))[name]
     signals = {
         name: np.load(Path(place) / f"{name}.npy", mmap_mode="r") for name in arrays(selector)
@@ -193,12 +210,12 @@ def one(name: str, place: str, size: str, fraction: str) -> None:
     }
     pool = Pool(Sources(int(size)), signals, several=several)
     count = int(float(fraction) * int(size))
-    before, begin = peak_megabytes(), time.perf_counter()
+    before, begin, idle = peak_megabytes(), time.perf_counter(), time.process_time()
     selection = selector.select(pool, count)
-    seconds = time.perf_counter() - begin
+    seconds, used = time.perf_counter() - begin, time.process_time() - idle
     assert len(np.unique(selection.indices)) == count
     mapped = sum(signal.nbytes for signal in signals.values()) / 1e6
-    print(json.dumps([seconds, peak_megabytes() - before, mapped]))
+    print(json.dumps([seconds, used, peak_megabytes() - before, mapped]))
 
 
 def peak_megabytes() -> float:

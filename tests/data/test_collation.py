@@ -16,7 +16,7 @@ from coincide_pl.data.collation import (
 )
 from coincide_pl.data.encoding import IGNORE, EncodedImage, Encoder, Encoding
 from coincide_pl.data.readers import LlavaJson
-from coincide_pl.data.record import Record, Turn
+from coincide_pl.data.record import UNNAMED, Record, Turn
 from coincide_pl.errors import DataError, ModelError
 from coincide_pl.models.processors import load_processor
 
@@ -67,7 +67,7 @@ def test_each_distinct_image_is_there_once_and_shown_where_it_was():
     assert batch.image_order == batch.image_index.tolist() == [0, 1, 0]
     assert batch.image_counts.tolist() == [1, 0, 2]
     assert batch.image_tokens == [2, 2]
-    assert (batch.sources, batch.answers[2]) == (["all"] * 3, "answer z")
+    assert (batch.sources, batch.answers[2]) == ([UNNAMED] * 3, "answer z")
     assert batch.num_unlabeled == 1
 
 

@@ -37,7 +37,7 @@ def test_overlap(llava, tmp_path, command):
     lines = [tuple(line.values()) for line in lines]
     assert ("a", "b", "cluster", "0", "20", "10") in lines
     assert not any(line[0] == "b" and line[2] == "cluster" for line in lines)
-    own = [records[i].source or "no source" for i in range(20)]
+    own = [records[i].source or "unnamed" for i in range(20)]
     alone = own[:10]
     for source in set(own):
         line = ("a", "b", "source", source, str(own.count(source)), str(alone.count(source)))

@@ -119,12 +119,13 @@ def plain(pool, count, cut):
     return chosen
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(("count", "cut"), [(1, 0.1), (25, 0.1), (40, 0.5), (70, 0.0)])
-def test_equals_the_plain_rule(count, cut, seed, monkeypatch):
-    monkeypatch.setattr(data_tailor, "BLOCK", 5)
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 99), st.integers(1, 45), st.sampled_from([0.0, 0.1, 0.5]))
+def test_equals_the_plain_rule(seed, count, cut):
     pool = pool_of(seed=seed)
-    selection = DataTailor(cut).select(pool, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_tailor, "BLOCK", 5)
+        selection = DataTailor(cut).select(pool, count)
     assert selection.indices.tolist() == plain(pool, count, cut)
     assert selection.clusters["size"].sum() == 70
     assert selection.clusters["selected"].sum() == count

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coincide_pl.data.record import Record
+from coincide_pl.data.record import UNNAMED, Record
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection import Icons, Less, Pool, Tive
 from coincide_pl.selection.methods.tive import scores
@@ -166,8 +166,8 @@ def test_tive_is_its_rule(seed, count, q):
     gradients, norms = units(random, 30, D), random.uniform(0.1, 4, 30).astype(np.float32)
     signals = {"gradient": gradients, "gradient_norm": norms}
     selection = Tive(q, seed=1).select(Pool(records(sources), signals), count)
-    names = sorted({s or "all" for s in sources})
-    rows = {n: [i for i, s in enumerate(sources) if (s or "all") == n] for n in names}
+    names = sorted({s or UNNAMED for s in sources})
+    rows = {n: [i for i, s in enumerate(sources) if (s or UNNAMED) == n] for n in names}
     means = np.array([norms[rows[n]].astype(np.float64).mean() for n in names])
     taken = [len(set(rows[n]) & set(selection.indices.tolist())) for n in names]
     exact = means / means.sum() * count
@@ -176,7 +176,7 @@ def test_tive_is_its_rule(seed, count, q):
         assert (np.abs(np.array(taken) - exact) < 1).all()
     assert taken == selection.clusters["selected"].tolist()
     assert selection.figures["tasks"] == names
-    task = np.array([names.index(s or "all") for s in sources])
+    task = np.array([names.index(s or UNNAMED) for s in sources])
     for i, found in enumerate(scores(gradients, task, len(names))):
         own = rows[names[task[i]]]
         np.testing.assert_allclose(
@@ -222,6 +222,8 @@ def test_targets_that_do_not_fit_are_named(tmp_path):
     for kind in (Less, Icons):
         with pytest.raises(SelectionError, match="name their stores"):
             kind([])
+        with pytest.raises(SelectionError, match=r"targets: .*/nothing: no signals here"):
+            kind([f"{tmp_path}/nothing"]).select(train, 3)
         with pytest.raises(SelectionError, match="none of the stores comes from the same warm-up"):
             kind([other]).select(train, 3)
         with pytest.raises(SelectionError, match="wide: its gradients were made with"):
@@ -243,7 +245,7 @@ def test_targets_that_do_not_fit_are_named(tmp_path):
 def test_a_store_whose_data_name_no_sources_is_one_task(tmp_path):
     random = np.random.default_rng(0)
     paths = [
-        store(tmp_path / name, units(random, 3, D), [0, 0, 0], names=["all"])
+        store(tmp_path / name, units(random, 3, D), [0, 0, 0], names=[UNNAMED])
         for name in ("vqa", "ocr")
     ]
     selection = Less(paths).select(pool(units(random, 9, D)), 4)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection import HierarchicalKMeans, Pool
@@ -39,10 +41,11 @@ def select(x, count, clusters=(20, 4), **options):
     return HierarchicalKMeans(list(clusters), **options).select(pool, count)
 
 
-@pytest.mark.parametrize("times", [0, 2])
-def test_levels_are_those_of_the_plain_rule_and_shares_are_even(times):
-    x = features()
-    chosen = select(x, 60, resamplings=[times, times])
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 99), st.integers(1, 240), st.sampled_from([0, 2]))
+def test_levels_are_those_of_the_plain_rule_and_shares_are_even(seed, count, times):
+    x = features(seed=seed)
+    chosen = select(x, count, resamplings=[times, times])
     centroids, labels = plain_level(x, 20, times)
     np.testing.assert_array_equal(chosen.labels, labels)
     _, above = plain_level(centroids, 4, times)
@@ -52,9 +55,9 @@ def test_levels_are_those_of_the_plain_rule_and_shares_are_even(times):
     # Of two that are not exhausted, none gives two more than the other: at the top, and below.
     tops = np.bincount(above, picked, 4), np.bincount(above, sizes, 4)
     groups = [tops, *((picked[above == top], sizes[above == top]) for top in range(4))]
-    for given, held in groups:
-        left = given[given < held]
-        assert len(left) == 0 or given.max() <= left.min() + 1
+    for own, held in groups:
+        left = own[own < held]
+        assert len(left) == 0 or own.max() <= left.min() + 1
 
 
 def test_a_rare_kind_gives_as_many_as_a_common_one():

@@ -26,11 +26,15 @@ def select(found, count, **options):
     return Xmas(**{"num_clusters": 6, **options}).select(pool, count)
 
 
-@pytest.mark.parametrize("top", [1, 5])
-@pytest.mark.parametrize("texts", [(), (3, 4, 9, 30, 31, 32, 33)])
-@pytest.mark.parametrize("count", [1, 20, 63, 80])
-def test_equals_the_plain_walk(count, texts, top):
-    found = stores(texts=texts)
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(0, 99),
+    st.integers(1, 80),
+    st.integers(1, 5),
+    st.sampled_from([(), (3, 4, 9, 30, 31, 32, 33), (7,)]),
+)
+def test_equals_the_plain_walk(seed, count, top, texts):
+    found = stores(texts=texts, seed=seed)
     chosen = select(found, count, top=top)
     labels, picked = chosen.labels, set(chosen.indices.tolist())
     assert set(np.flatnonzero(labels == 6).tolist()) == set(texts)

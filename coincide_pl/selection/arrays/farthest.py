@@ -15,10 +15,10 @@ BATCH = 1024
 """Rows that are compared with all picks at a time."""
 MARGIN = 1e-4
 """What squared distances in float32 may be off, as a share of the squared norms."""
-FOR_COMPONENTS = 4096
+FOR_COMPONENTS = 1024
 """Rows that the components are learned from."""
-PAIRS = 1 << 13
-"""Pairs of rows whose distances are taken in full width at a time."""
+NUMBERS = 1 << 19
+"""Numbers of the rows whose distances are taken in full width at a time: what a cache holds."""
 
 
 def farthest_points(rows: Rows, count: int, seed: int = 0) -> Ints:
@@ -30,7 +30,7 @@ def farthest_points(rows: Rows, count: int, seed: int = 0) -> Ints:
     A row's distance to its nearest pick only falls. So it is brought up to date only when the row
     is among the farthest, against the picks since the last time; most picks are ruled out by a
     lower bound of the distance: that in a few principal components, and in what of the rows' norms
-    lies outside them. Memory is O(N), time at most O(N count).
+    lies outside them. Memory is a kilobyte a row, time at most N count products of that width.
 
     Args:
         rows: [N, D].
@@ -53,9 +53,9 @@ def farthest_points(rows: Rows, count: int, seed: int = 0) -> Ints:
         advance(1)
         while done < count:
             some, bound, first = _farthest(distances)
-            near.update(some, picks[:done], distances, seen)
-            own, block, before = distances[some], near.whole(some), done
-            bounds = near.bounds(some, some)
+            block, before = near.whole(some), done
+            near.update(some, block, picks[:done], distances, seen)
+            own, bounds = distances[some], near.bounds(some, some)
             while done < count:
                 best = int(own.argmax())  # `some` is ascending: of equals the lower row
                 if own[best] < bound or (own[best] == bound and some[best] > first):
@@ -64,7 +64,8 @@ def farthest_points(rows: Rows, count: int, seed: int = 0) -> Ints:
                 done += 1
                 own[best] = -1
                 close = np.flatnonzero(bounds[best] < own)
-                own[close] = np.minimum(own[close], squared(block[close], block[best]))
+                apart = squared(block, close, block, np.full(len(close), best))
+                own[close] = np.minimum(own[close], apart)
             distances[some] = own
             # The picks of this round are known to these rows already.
             seen[some] = done
@@ -102,29 +103,21 @@ class Narrow:
             seed: of the rows that the components are learned from.
         """
         self.rows = rows
-        n, width = len(rows), rows.width
-        size = min(n, max(FOR_COMPONENTS, width))
-        sample = np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
-        drawn = torch.from_numpy(rows.floats(sample, False, torch.float64))
-        self.mean = drawn.mean(0)
-        drawn -= self.mean
-        _, vectors = torch.linalg.eigh(drawn.T @ drawn)
-        axes = vectors[:, -WIDTH:]  # [D, d]
-        del drawn
-        self.inside = torch.empty(n, axes.shape[1] + 1)
-        self.squares = np.empty(n)
+        mean, axes = components(rows, seed)
+        self.inside = torch.empty(len(rows), axes.shape[1] + 1)
+        self.squares = np.empty(len(rows))
         for span in rows.float_spans():
-            block = torch.from_numpy(rows.floats(span, False, torch.float64))
-            self.squares[span] = block.square().sum(1).numpy()
-            block -= self.mean
+            block = torch.from_numpy(rows.floats(span, False))
+            self.squares[span] = np.einsum("nd,nd->n", block, block, dtype=np.float64)
+            block -= mean
             inside = block @ axes
             outside = (block.square().sum(1) - inside.square().sum(1)).clamp(min=0).sqrt()
-            self.inside[span] = torch.cat([inside, outside[:, None]], 1).float()
+            self.inside[span] = torch.cat([inside, outside[:, None]], 1)
         self.lengths = self.inside.double().square().sum(1).float()
 
-    def whole(self, some: Ints) -> torch.Tensor:
-        """Rows in full width about the mean, float64 [n, D]."""
-        return torch.from_numpy(self.rows.floats(some, False, torch.float64)) - self.mean
+    def whole(self, some: Ints) -> Floats:
+        """Rows in full width, float32 [n, D]."""
+        return self.rows.floats(some, False)
 
     def bounds(self, some: Ints, others: Ints) -> Floats:
         """Lower bounds of the squared distances of rows, float32 [some, others]."""
@@ -133,11 +126,12 @@ class Narrow:
         found: Floats = lengths.addmm_(self.inside[some], self.inside[others].T, alpha=-2).numpy()
         return found
 
-    def update(self, some: Ints, picks: Ints, distances: Floats, seen: Ints) -> None:
+    def update(self, some: Ints, block: Floats, picks: Ints, distances: Floats, seen: Ints) -> None:
         """Brings rows' distances to their nearest pick up to date, in place.
 
         Args:
             some: the rows.
+            block: float32 [n, D], the same in full width.
             picks: all picks so far, in order.
             distances: float32 [N], squared.
             seen: int64 [N], how many picks each row was compared with.
@@ -145,19 +139,45 @@ class Narrow:
         begin = int(seen[some].min(initial=len(picks)))
         for span in spans(len(picks) - begin, BATCH):
             start, stop = span.start + begin, span.stop + begin
-            open_ = some[seen[some] < stop]
-            others = picks[start:stop]
+            behind = np.flatnonzero(seen[some] < stop)
+            open_, others = some[behind], picks[start:stop]
             new = np.arange(start, stop) >= seen[open_][:, None]
             low = self.bounds(open_, others)
             row, other = np.nonzero((low < distances[open_][:, None]) & new)
-            for part in spans(len(row), PAIRS):
-                at = open_[row[part]]
-                found = squared(self.whole(at), self.whole(others[other[part]]))
-                np.minimum.at(distances, at, found)
+            if len(row):
+                used, place = np.unique(other, return_inverse=True)
+                found = squared(block, behind[row], self.whole(others[used]), place)
+                np.minimum.at(distances, open_[row], found)
         seen[some] = len(picks)
 
 
-def squared(one: torch.Tensor, other: torch.Tensor) -> Floats:
-    """Squared distances of rows, float64 [n, D] each or one for all: float32 [n]."""
-    found: Floats = (one - other).square_().sum(1).float().numpy()
+def components(rows: Rows, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean of some rows, float32 [D], and their principal components [D, d] of norm 1."""
+    size = min(len(rows), FOR_COMPONENTS)
+    sample = np.sort(np.random.default_rng(seed).choice(len(rows), size, replace=False))
+    drawn = torch.from_numpy(rows.floats(sample, False, torch.float64))
+    mean = drawn.mean(0)
+    drawn -= mean
+    _, vectors = torch.linalg.eigh(drawn @ drawn.T)  # [n, n], which is small whatever D is
+    axes, _ = torch.linalg.qr(drawn.T @ vectors[:, -WIDTH:])  # at right angles also where rows lack
+    return mean.float(), axes.float()
+
+
+def squared(one: Floats, rows: Ints, other: Floats, places: Ints) -> Floats:
+    """Squared distances of pairs of rows, summed in float64.
+
+    Args:
+        one: float32 [n, D].
+        rows: int [p], which of them.
+        other: float32 [m, D].
+        places: int [p], which of these each is compared with.
+
+    Returns:
+        float32 [p].
+    """
+    found = np.empty(len(rows), np.float32)
+    for part in spans(len(rows), max(1, NUMBERS // one.shape[1])):
+        apart = one[rows[part]]
+        apart -= other[places[part]]
+        found[part] = np.einsum("nd,nd->n", apart, apart, dtype=np.float64)
     return found

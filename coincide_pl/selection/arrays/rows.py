@@ -61,13 +61,16 @@ class Rows:
     under the map by `pread`, whole runs of rows at once.
     """
 
-    def __init__(self, *features: ArrayLike | Part, chosen: Ints | None = None) -> None:
+    def __init__(
+        self, *features: ArrayLike | Part, chosen: Ints | None = None, name: str = "features"
+    ) -> None:
         """Opens the files under the arrays; reads nothing yet.
 
         Args:
             features: [N, D_i] of a float dtype: arrays, memory maps, or tensors in memory; or the
                 same rows of each.
             chosen: int64 [n] ascending, which of the N rows this is about (default: all).
+            name: what a message calls them.
 
         Raises:
             SelectionError: they are no numbers, or no rows of them.
@@ -79,9 +82,9 @@ class Rows:
         ]
         for part in self.parts:
             if part.ndim != 2 or len(part) != len(self.parts[0]):
-                raise SelectionError(f"features must be rows [N, D], not of shape {part.shape}")
+                raise SelectionError(f"{name} must be rows [N, D], not of shape {part.shape}")
             if part.dtype.kind not in "fi" or part.dtype.itemsize > 8 or not part.dtype.isnative:
-                raise SelectionError(f"features must be float numbers, not {part.dtype}")
+                raise SelectionError(f"{name} must be float numbers, not {part.dtype}")
         self.chosen = chosen
         self.width: int = sum(part.shape[1] for part in self.parts)
         self._files = [_opened(part) for part in self.parts]

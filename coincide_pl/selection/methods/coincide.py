@@ -9,7 +9,7 @@ import numpy as np
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.kmeans import Clusters, Method, spherical_kmeans
-from coincide_pl.selection.arrays.rows import MEMORY, Rows
+from coincide_pl.selection.arrays.rows import MEMORY
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.checks import positive
 from coincide_pl.selection.steps.cluster_order import ClusterOrder
@@ -107,7 +107,7 @@ class Coincide(Selector):
             SelectionError: the activations do not divide into layers of two halves, or can't be
                 clustered.
         """
-        activations, memory = Rows(pool.signals[Activations.name]), int(self.memory_gib * GIB)
+        activations, memory = pool.rows(Activations.name), int(self.memory_gib * GIB)
         num_layers = pool.num_layers
         if num_layers is None:
             raise SelectionError("Coincide needs to know how many layers the activations hold")

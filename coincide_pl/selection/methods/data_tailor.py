@@ -37,7 +37,8 @@ class DataTailor(Selector):
       source; 1 for the mean, where there is no other.
 
     A source of n samples gets its part of the count by n (mean τ)². In it the samples rank by
-    (T rank(I) + rank(U) + rank(R)) / (T + 2), for T answers and ranks from 0, the lowest, to 1.
+    (T rank(I) + rank(U) + rank(R)) / (T + 2), for T answers and ranks from 0, the lowest, to 1. The
+    code divides R by its source's mean too, which changes no rank.
 
     The authors read the states while they train, hold all distances of a source, and leave out
     what their rounding of budgets drops; here counts are exact, and of sources or clusters with
@@ -76,7 +77,7 @@ class DataTailor(Selector):
         if not np.isfinite(spectrum).all():
             bad = int(np.argmin(np.isfinite(spectrum).all(1)))
             raise SelectionError(f"signal 'token_spectrum' of record {bad} is NaN or infinite")
-        states = Rows(pool.signals[LastTokenState.name])
+        states = pool.rows(LastTokenState.name)
         cache = pool.cache.also({"signals": pool.fingerprints.get("signals"), **self._settings})
         sources = sources_of(pool.sources)
         sizes = np.array([len(rows) for rows in sources.values()])

@@ -6,7 +6,6 @@ import numpy as np
 
 from coincide_pl.selection.arrays.farthest import farthest_points
 from coincide_pl.selection.arrays.ranking import ranked
-from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.selector import Picks, Pool, Selector
 from coincide_pl.signals.consistency import ResponseConsistency, VisualConsistency
 from coincide_pl.signals.embeddings import LastToken
@@ -43,6 +42,6 @@ class Dics(Selector):
             return Picks(order[:count])
         core = max(0, 2 * count - n)
         candidates = np.sort(order[core : min(n, 2 * count)])
-        points = Rows(pool.signals[LastToken.name]).subset(candidates)
+        points = pool.rows(LastToken.name).subset(candidates)
         spread = candidates[farthest_points(points, count - core)]
         return Picks(np.concatenate([order[:core], spread]))

@@ -108,7 +108,7 @@ class HierarchicalKMeans(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """Clusters level by level, and shares the count out from the last level down."""
-        rows = Rows(pool.signals[self.signal])
+        rows = pool.rows(self.signal, "signal")
         made_from = {"num_iterations": self.num_iterations, "seed": self.seed}
         cache = pool.cache.also({"signals": pool.fingerprints.get("signals"), **made_from})
         levels: list[Arrays] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -22,6 +23,9 @@ class Icons(Selector):
     task's data, all of them plain gradients at one warm-up checkpoint. A task votes for the samples
     whose influence on it is at or above the (100 - p)th percentile, and those with the most votes
     are kept. Each source of the targets' data is a task.
+
+    The authors' code makes one task of MME's subtasks, with a sample's largest influence on any of
+    them; here each is one.
 
     Votes are few and samples many: where the cut falls, most have as many votes as others. The
     authors' code sorts by votes alone with a sort that keeps no order, so which of them are kept is
@@ -60,9 +64,9 @@ class Icons(Selector):
         self.seed = seed
 
     @property
-    def stores(self) -> list[str]:
+    def stores(self) -> Mapping[str, Sequence[str]]:
         """The targets."""
-        return self.targets
+        return {"targets": self.targets}
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """The samples with the most votes."""

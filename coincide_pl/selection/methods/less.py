@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -20,9 +20,9 @@ from coincide_pl.signals.manifest import Origin
 class Less(Selector):
     """Low-rank gradient similarity search (Xia et al., ICML 2024, arXiv 2402.04333).
 
-    Definition 3.1 and section 4.2, with Γ(z; θ_i) the step of Adam on a training sample z at the
-    warm-up's checkpoint i, ∇ℓ(z'; θ_i) the gradient of a sample z' of the subtask D_j, both
-    projected, and η_i the mean learning rate of the checkpoint's epoch:
+    As the authors' `matching.py` computes it, with Γ(z; θ_i) the step of Adam on a training sample
+    z at the warm-up's checkpoint i, ∇ℓ(z'; θ_i) the gradient of a sample z' of the subtask D_j,
+    both projected, and η_i the mean learning rate of the checkpoint's epoch, of sum 1:
 
         Inf(z, D_j) = Σ_i η_i mean_{z' in D_j} cos(∇ℓ(z'; θ_i), Γ(z; θ_i))
 
@@ -58,9 +58,9 @@ class Less(Selector):
         self.mean: Mean = mean
 
     @property
-    def stores(self) -> list[str]:
+    def stores(self) -> Mapping[str, Sequence[str]]:
         """The targets."""
-        return self.targets
+        return {"targets": self.targets}
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """The samples with the most influence on one of the tasks.

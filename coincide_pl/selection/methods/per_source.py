@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any, Literal, cast
@@ -64,9 +64,9 @@ class PerSource(Selector):
         return self.selector.needs
 
     @property
-    def stores(self) -> Sequence[str]:
+    def stores(self) -> Mapping[str, Sequence[str]]:
         """The stores of other data that the other selector reads."""
-        return self.selector.stores
+        return {f"selector.{option}": paths for option, paths in self.selector.stores.items()}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -124,14 +124,14 @@ class PerSource(Selector):
         return inner
 
 
-def sources_of(sources: Sequence[str | None]) -> dict[str, Ints]:
+def sources_of(sources: Sequence[str]) -> dict[str, Ints]:
     """The rows of each source, int64 ascending, by name, in the order in which sources begin.
 
     Args:
-        sources: of the records, [N]; `none` stands for no source.
+        sources: of the records, [N].
     """
     names: dict[str, int] = {}
-    codes = np.array([names.setdefault(name or "none", len(names)) for name in sources], np.int64)
+    codes = np.array([names.setdefault(name, len(names)) for name in sources], np.int64)
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
     return dict(zip(names, np.split(order, ends), strict=True))

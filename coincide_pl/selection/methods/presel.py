@@ -55,7 +55,8 @@ class PreSel(Selector):
         Args:
             reference_fraction: share of the samples with an image that the reference set has; with
                 0 all of them tell the importance, and none is picked first.
-            temperature: T of the tasks' shares (default: 1 / √M for M tasks).
+            temperature: T of the tasks' shares (default: 1 / √M for M tasks, as both of the
+                authors' codes have it; one of their files is named after 2 / √M).
             cluster_fraction: number of clusters as a share of a task's samples.
             num_neighbors: number of neighbors that tell how typical a sample is.
             features: name of the signal that is clustered: `image_features` by DINOv2, or another
@@ -95,9 +96,9 @@ class PreSel(Selector):
         Raises:
             SelectionError: the images of a task can't be clustered.
         """
-        features = Rows(pool.signals[self.features])
+        features = pool.rows(self.features, "features")
         shown = has_image(features)
-        names, tasks = np.unique([source or "" for source in pool.sources], return_inverse=True)
+        names, tasks = np.unique(pool.sources, return_inverse=True)
         tasks = np.where(shown, tasks, -1)
         sizes = np.bincount(tasks[shown], minlength=len(names))
         reference = self._reference(tasks, sizes, count)
@@ -127,7 +128,7 @@ class PreSel(Selector):
             "importance": np.append(importance, 0.0),
             "selected": np.bincount(groups[indices], minlength=len(names) + 1),
         }
-        return Picks(indices, columns, labels=groups)
+        return Picks(indices, columns, {"tasks": names.tolist()}, groups)
 
     def _reference(self, tasks: Ints, sizes: Ints, count: int) -> Ints:
         """The reference set, at most `count` rows: a share of each task, drawn at random."""

@@ -9,7 +9,6 @@ import numpy as np
 from coincide_pl.selection.arrays.centered import Centered
 from coincide_pl.selection.arrays.dtypes import Floats
 from coincide_pl.selection.arrays.ranking import Keep, ranked
-from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.text_only import TextOnly, text_only_rows
 from coincide_pl.signals.image_tokens import MeanImageToken
@@ -49,7 +48,7 @@ class Prism(Selector):
         Raises:
             SelectionError: more samples without an image than are to be picked.
         """
-        features = Centered.of(Rows(pool.signals[MeanImageToken.name]))
+        features = Centered.of(pool.rows(MeanImageToken.name))
         texts = text_only_rows(features.there, count, self.text_only, self.seed)
         best = ranked(redundancy(features), count - len(texts), self.keep)
         return Picks(np.concatenate([np.flatnonzero(features.there)[best], texts]))

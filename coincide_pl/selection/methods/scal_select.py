@@ -9,9 +9,8 @@ import torch
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.centered import Centered
-from coincide_pl.selection.arrays.dtypes import Arrays
+from coincide_pl.selection.arrays.dtypes import Arrays, Floats
 from coincide_pl.selection.arrays.ranking import ranked
-from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.text_only import TextOnly, text_only_rows
 from coincide_pl.signals.image_tokens import AttendedImageToken
@@ -27,7 +26,9 @@ class ScalSelect(Selector):
     compared in float32, so that the last bits of float64 sums decide nothing; equal ones rank by
     row.
 
-    Samples without an image have no row. The authors ran it on LLaVA-665K without these.
+    `cur.py` can also standardize columns and normalize rows, and does so if nothing is said; the
+    authors' `run_cur.sh` turns both off, so here columns are centered alone. Samples without an
+    image have no row. The authors ran it on LLaVA-665K without these.
     """
 
     signals: ClassVar[tuple[SignalKind, ...]] = (AttendedImageToken,)
@@ -61,7 +62,7 @@ class ScalSelect(Selector):
             "leverage",
             {"energy": self.energy},
             lambda _: leverage(
-                Centered.of(Rows(pool.signals[AttendedImageToken.name])), self.energy, pool.device
+                Centered.of(pool.rows(AttendedImageToken.name)), self.energy, pool.device
             ),
         )
         there = found["there"]
@@ -83,11 +84,7 @@ def leverage(features: Centered, energy: float, device: str = "cpu") -> Arrays:
         `scores` float32 [n], `there` bool [N], and `directions`, k.
     """
     width = features.rows.width
-    gram = torch.zeros(width, width, dtype=torch.float64, device=device)  # XᵀX
-    for _, block in features.blocks():
-        x = torch.from_numpy(block).to(device)
-        gram.addmm_(x.T, x)
-    squares, vectors = np.linalg.eigh(gram.cpu().numpy())  # σ² ascending, V
+    squares, vectors = np.linalg.eigh(gram(features, device))  # σ² ascending, V
     squares = np.maximum(squares[::-1], 0)
     total = squares.sum()
     k = 0
@@ -100,3 +97,19 @@ def leverage(features: Centered, energy: float, device: str = "cpu") -> Arrays:
     for span, block in features.blocks():
         scores[span] = (torch.from_numpy(block).to(device) @ v).square().sum(1).cpu().numpy()
     return {"scores": scores, "there": features.there, "directions": np.array(k)}
+
+
+def gram(features: Centered, device: str) -> Floats:
+    """XᵀX of rows X [n, D], float64 [D, D]."""
+    width = features.rows.width
+    if device == "cpu":  # numpy computes half of a product with the same matrix
+        total = np.zeros((width, width))
+        for _, block in features.blocks():
+            total += block.T @ block
+        return total
+    summed = torch.zeros(width, width, dtype=torch.float64, device=device)
+    for _, block in features.blocks():
+        x = torch.from_numpy(block).to(device)
+        summed.addmm_(x.T, x)
+    found: Floats = summed.cpu().numpy()
+    return found

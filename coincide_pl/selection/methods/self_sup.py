@@ -8,7 +8,7 @@ import numpy as np
 
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.ranking import ranked
-from coincide_pl.selection.arrays.rows import Rows, centroid_cosines
+from coincide_pl.selection.arrays.rows import centroid_cosines
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.checks import at_least_one
 from coincide_pl.signals.embeddings import MeanToken
@@ -52,7 +52,7 @@ class SelfSup(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """The `count` samples that are the farthest from their prototypes, or the nearest."""
-        features = Rows(pool.signals[MeanToken.name])
+        features = pool.rows(MeanToken.name)
         clusters = spherical_kmeans(
             features, self.num_clusters, self.num_iterations, self.seed, device=pool.device
         )

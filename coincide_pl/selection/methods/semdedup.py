@@ -53,7 +53,7 @@ class SemDeDup(Selector):
 
     def pick(self, pool: Pool, count: int) -> Picks:
         """Clusters, measures redundancy, and keeps the `count` least redundant."""
-        features = Rows(pool.signals[LastToken.name])
+        features = pool.rows(LastToken.name)
         clusters = spherical_kmeans(
             features, self.num_clusters, self.num_iterations, self.seed, device=pool.device
         )

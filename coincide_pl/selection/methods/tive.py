@@ -17,7 +17,8 @@ from coincide_pl.signals.gradients import Gradient, GradientNorm
 
 
 class Tive(Selector):
-    """Task and instance value (Liu et al., arXiv 2403.09559; the rule is the authors' code's).
+    """Task and instance value (Liu et al., arXiv 2403.09559; the rule is that of the authors' code,
+    `select_data_TIVE.py`).
 
     The data's sources are the tasks. With g_i a sample's gradient and D_k a task of n_k samples,
 
@@ -30,7 +31,8 @@ class Tive(Selector):
 
     Where a budget is larger than its task, the code takes samples several times. A selection holds
     none twice: such a task is taken whole, and the others share the rest by the same weights.
-    Rounding goes to the largest fractions.
+    The code rounds budgets down, and so ends short; here the largest fractions make up for that. It
+    reads gradients by the adapters of the attention, after a warm-up on 8 % of the data.
     """
 
     signals: ClassVar[tuple[SignalKind, ...]] = (Gradient, GradientNorm)
@@ -88,10 +90,10 @@ class Tive(Selector):
         return Picks(np.concatenate(indices), columns, {"tasks": names}, labels)
 
 
-def tasks_of(sources: Sequence[str | None]) -> tuple[list[str], Ints]:
+def tasks_of(sources: Sequence[str]) -> tuple[list[str], Ints]:
     """The sources of some records, sorted, and the number of each record's, int64 [N]."""
-    numbers = {name: number for number, name in enumerate(sorted({s or "all" for s in sources}))}
-    return list(numbers), np.array([numbers[source or "all"] for source in sources], np.int64)
+    numbers = {name: number for number, name in enumerate(sorted(set(sources)))}
+    return list(numbers), np.array([numbers[source] for source in sources], np.int64)
 
 
 def scores(gradients: Array, task: Ints, count: int) -> Floats:

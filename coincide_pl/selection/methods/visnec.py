@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
-from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.arrays.shares import shares, top_of_groups
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.checks import at_least_one
@@ -23,10 +22,11 @@ class VisNec(Selector):
     which is below 0 where the image misleads. The instructions are clustered, and each cluster
     gives the same share of its samples, those with the highest values. Equal values rank by row.
 
-    The paper leaves the clustering open; the authors' code has 20 clusters by k-means over
-    embeddings of the first question (all-MiniLM-L6-v2), and keeps int(p n) of a cluster of n. So it
-    ends a little short: here the largest fractions make up for that. A sample without an image has
-    the value 0, as there.
+    The paper leaves the clustering open; the authors' code has 20 clusters by k-means in
+    mini-batches over embeddings of the first question (all-MiniLM-L6-v2), and keeps int(p n) of a
+    cluster of n, at least one. So it ends a little short: here the largest fractions make up for
+    that, and clusters are spherical. It masks the image's tokens, which are left out here. A sample
+    without an image has the value 0, as there.
     """
 
     signals = (NegativeLogLikelihood, NllWithoutImage)
@@ -67,7 +67,7 @@ class VisNec(Selector):
         without = np.asarray(pool.signals[NllWithoutImage.name], np.float64)
         necessity = without - np.asarray(pool.signals[NegativeLogLikelihood.name], np.float64)
         clusters = spherical_kmeans(
-            Rows(pool.signals[self.features]),
+            pool.rows(self.features, "features"),
             self.num_clusters,
             self.num_iterations,
             self.seed,

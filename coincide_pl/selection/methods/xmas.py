@@ -26,7 +26,9 @@ class Xmas(Selector):
     evenly over the clusters that remain.
 
     Samples without an image are a cluster of their own, drawn at random. Clusters of one or two
-    samples give none, as in the authors' code, unless all others are used up. Equals go by row.
+    samples give none, as in the authors' code, unless all others are used up. Of more than 256
+    samples a cluster, Faiss learns the centroids from as many drawn ones, there and here. Equals go
+    by row.
     """
 
     several: ClassVar[tuple[SignalKind, ...]] = (CrossAttention,)

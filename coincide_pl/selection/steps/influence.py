@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from coincide_pl.errors import SelectionError
+from coincide_pl.data.record import UNNAMED
+from coincide_pl.errors import SelectionError, SignalsError
 from coincide_pl.selection.arrays.dtypes import Array, Floats, Ints
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.signals.gradients import COMMAND, Gradient, GradientNorm, Task
@@ -53,7 +54,10 @@ def tasks_of(targets: Sequence[str], origin: Origin, mean: Mean = "cosines") -> 
     names: list[str] = []
     directions: list[Floats] = []
     for path in targets:
-        store = SignalsStore(path)
+        try:
+            store = SignalsStore(path)
+        except SignalsError as error:
+            raise SelectionError(f"targets: {error}") from error
         if store.manifest.model != origin.manifest.model:
             continue
         found, numbers = _numbered(store)
@@ -142,7 +146,7 @@ def _numbered(store: SignalsStore) -> tuple[list[str], Ints]:
     """The tasks of a store, and the number of each row's."""
     numbers, about = _held(store, Task.name)
     names = list(about.arguments["names"])
-    if names == ["all"]:
+    if names == [UNNAMED]:
         names = [Path(store.directory).name]
     return names, np.asarray(numbers)
 
@@ -155,5 +159,8 @@ def _held(store: SignalsStore, kind: str) -> tuple[Array, StoredSignal]:
             f"targets: {store.directory}: holds no {kind}; "
             f"`{COMMAND.format(f'{Gradient.name},{GradientNorm.name}')}` makes it"
         )
-    _, name = signals.holder(kind)
+    try:
+        _, name = signals.holder(kind)
+    except SignalsError as error:  # several, of which one must be named
+        raise SelectionError(str(error).replace("data.signals", "targets")) from error
     return store[name], store.manifest.signals[name]
