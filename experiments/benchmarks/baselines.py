@@ -138,6 +138,7 @@ def baselines(
     only: list[str] | None = None,
     hidden_size: int = 2048,
     noise: float = 0.0,
+    sources: int = 12,
     output: str | None = None,
 ) -> None:
     """Measures and prints a table.
@@ -151,6 +152,7 @@ def baselines(
         hidden_size: width of hidden states; a TinyLLaVA-2B's is 2048, a LLaVA-1.5-7B's 4096.
         noise: standard deviation of what vectors have in all columns, beside the 64 directions in
             which they vary by 1 each.
+        sources: number of sources of the samples; LLaVA-1.5's mix has twelve.
         output: Markdown file to write as well.
     """
     header = [
@@ -164,7 +166,8 @@ def baselines(
         read = {one for name in only or known for one in arrays(known[name])}
         generate(place, size, read, hidden_size, noise)
         for name in only or known:
-            words = [sys.executable, __file__, "--one", name, str(place), str(size), str(fraction)]
+            words = [sys.executable, __file__, "--one", name, str(place)]
+            words += [str(size), str(fraction), str(sources)]
             printed = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
             seconds, used, peak, mapped = json.loads(printed.splitlines()[-1])
             figures = [f"{seconds:.1f}", f"{used:.1f}", f"{peak:.0f}", f"{mapped:.0f}"]
@@ -183,11 +186,11 @@ def arrays(selector: Selector) -> list[str]:
 
 
 class Sources(Sequence[Record]):
-    """Records of one turn each, of as many sources as LLaVA-1.5's mix has, one after the other."""
+    """Records of one turn each, of several sources, one after the other."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, sources: int) -> None:
         """Sets how many there are."""
-        self.count = count
+        self.count, self.num_sources = count, sources
 
     def __len__(self) -> int:
         return self.count
@@ -195,10 +198,11 @@ class Sources(Sequence[Record]):
     def __getitem__(self, row: Any) -> Any:
         if row >= self.count:
             raise IndexError(row)
-        return Record(str(row), (), (Turn("assistant", ""),), source=f"{12 * row // self.count}")
+        source = f"{self.num_sources * row // self.count}"
+        return Record(str(row), (), (Turn("assistant", ""),), source)
 
 
-def one(name: str, place: str, size: str, fraction: str) -> None:
+def one(name: str, place: str, size: str, fraction: str, sources: str) -> None:
     """Runs one selector: seconds, those of a processor, peak MB beyond the start, MB of signals."""
     selector = selectors(int(size))[name]
     signals = {
@@ -208,7 +212,7 @@ def one(name: str, place: str, size: str, fraction: str) -> None:
         name: [one for file, one in signals.items() if file.startswith(f"{name}-")]
         for name in map(name_of, selector.several)
     }
-    pool = Pool(Sources(int(size)), signals, several=several)
+    pool = Pool(Sources(int(size), int(sources)), signals, several=several)
     count = int(float(fraction) * int(size))
     before, begin, idle = peak_megabytes(), time.perf_counter(), time.process_time()
     selection = selector.select(pool, count)
