@@ -7,7 +7,7 @@ EXP ?= easy_vqa
 SIZE ?= full
 JOBS ?= 1
 
-.PHONY: setup demo test soak lint experiment sweep clean
+.PHONY: setup demo test soak nodes lint experiment sweep clean
 
 setup: $(VENV)/.installed
 
@@ -43,6 +43,10 @@ test: lint
 # Faults at random places over the whole path; writes its table to tests/faults/README.md.
 soak: setup
 	$(BIN)/python tests/faults/soak.py --write
+
+# predict, select and fit by torchrun on two nodes of different size, over loopback: minutes.
+nodes: setup
+	$(BIN)/pytest -m nodes
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import sys
+from typing import Any
 
 import lightning
 import torch
@@ -12,6 +15,7 @@ from coincide_pl.data.collation import Batch
 from coincide_pl.data.served import served
 from coincide_pl.errors import DataError
 from coincide_pl.interruption import interruption
+from coincide_pl.models.recipe import ACCUMULATED
 from coincide_pl.progress import Lines
 
 log = logging.getLogger(__name__)
@@ -112,6 +116,35 @@ class ProgressLines(lightning.Callback):
     on_train_batch_end = on_test_batch_end = on_predict_batch_end = _advance
 
 
+class SameSteps(lightning.Callback):
+    """Lets a fit go on with another number of processes, after the same optimizer steps.
+
+    Lightning and the loader count a process's batches. A step has as many batches in all as before,
+    so a process has more or fewer of them.
+    """
+
+    def on_load_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Counts the batches as if the training had had the processes of now."""
+        data = checkpoint.get(type(served(trainer)).__qualname__, {})
+        before = json.loads(data.get("recipe", {}).get(ACCUMULATED, "0"))
+        now = trainer.accumulate_grad_batches
+        if before in (0, now):
+            return
+        loop = checkpoint["loops"]["fit_loop"]
+        progress = loop["epoch_loop.batch_progress"]
+        done = progress["current"]["processed"]
+        more = math.ceil(done / before) * now - done
+        for counts in (progress["total"], progress["current"]):
+            counts.update({name: count + more for name, count in counts.items()})
+        for loader in loop["state_dict"].get("combined_loader", []):
+            loader["batches"] = loader["batches"] // before * now
+
+
 class EndBetweenBatches(lightning.Callback):
     """Lets a batch come to its end, with all that is written of it, before the command ends."""
 
@@ -122,13 +155,30 @@ class EndBetweenBatches(lightning.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Ends the command, if it is asked to, before an optimizer step's first batch only.
-
-        Gradients of a part of a step are in no checkpoint.
-        """
-        if batch_idx % trainer.accumulate_grad_batches == 0:
+        """Ends the command where all processes have agreed to."""
+        if interruption.agreed:
             interruption.check()
         interruption.batches(True)
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Has all processes agree to end, if one is asked to, after whole optimizer steps only.
+
+        Gradients of a part of a step are in no checkpoint. A signal reaches the processes one after
+        the other, and none may leave a step early: the others would wait for it, and save nothing.
+        """
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+            return
+        own = interruption.asked is not None
+        interruption.agreed = trainer.strategy.reduce_boolean_decision(own, all=False)
+        if interruption.agreed:
+            interruption.ask()
 
     def _begin(self, *args: object, **kwargs: object) -> None:
         interruption.check()

@@ -35,7 +35,8 @@ from coincide_pl.data.readers import Reader
 from coincide_pl.data.records import Records
 from coincide_pl.errors import ConfigError, DataError, SelectionError
 from coincide_pl.files import write_text
-from coincide_pl.models.recipe import check_goes_on, recipe
+from coincide_pl.machines import check_alike, check_shared, on_first_of_each_machine
+from coincide_pl.models.recipe import ACCUMULATED, PROCESSES, check_goes_on, recipe
 from coincide_pl.models.sharding import SHARDED
 from coincide_pl.processes import on_first_process
 from coincide_pl.selection import Selection, Selector
@@ -52,6 +53,8 @@ READS = {
     "select": ("train",),
 }
 """Which data each stage reads; it can't do without the first."""
+RECORDS = {"train": "records", "val": "val_records", "test": "test_records"}
+"""Where the records of some data are, once they are read."""
 
 
 class InstructionData(lightning.LightningDataModule):
@@ -178,8 +181,16 @@ class InstructionData(lightning.LightningDataModule):
         first, *_ = READS[stage]
         if self.readers[first] is None:
             raise DataError(f"data.{first}: {stage} needs a reader there")
+        several = self.trainer is not None and self.trainer.num_nodes > 1
+        if several:
+            check_shared(self._written(stage))
         on_first_process(lambda: self._read(stage))
+        if several:  # each may have a `cache_dir` of its own
+            on_first_of_each_machine(lambda: self._read(stage))
         self._read(stage)
+        if several:
+            read = [name for name in READS[stage] if self.readers[name] is not None]
+            check_alike({f"data.{one}": getattr(self, RECORDS[one]).fingerprint for one in read})
         if stage in ("fit", "select"):
             if self.selector or self.selection_path:
                 self.selection = self._select()
@@ -220,8 +231,17 @@ class InstructionData(lightning.LightningDataModule):
     def _read(self, stage: str) -> None:
         for name in READS[stage]:
             if (reader := self.readers[name]) is not None:
-                records = reader.records(self.cache_dir)
-                setattr(self, "records" if name == "train" else f"{name}_records", records)
+                setattr(self, RECORDS[name], reader.records(self.cache_dir))
+
+    def _written(self, stage: str) -> dict[str, Path]:
+        """Folders in which one process of a stage finds what another one has written."""
+        assert self.trainer is not None
+        found = {"trainer.default_root_dir": Path(self.trainer.default_root_dir)}
+        if stage == "predict" and isinstance(self.signals, str) and "://" not in self.signals:
+            found["data.signals"] = Path(self.signals).expanduser()
+        if stage in ("fit", "select") and self.selection_path:
+            found["data.selection"] = Path(self.selection_path).parent
+        return found
 
     def _select(self) -> Selection:
         """The selection asked for: the file's, where it has it already, or else a new one."""
@@ -377,7 +397,7 @@ class InstructionData(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Fingerprints of what a training checkpoint was trained on, and the options of its plan.
 
-        The loader counts a process's batches, so the plan must stay the same for all processes.
+        The loader counts a process's batches; `SameSteps` counts them anew for other processes.
         """
         assert self.trainer is not None
         chosen = None if self.selection is None else self.selection.fingerprint
@@ -387,8 +407,8 @@ class InstructionData(lightning.LightningDataModule):
             "data.max_length": self.max_length,
             "data.image_token": self.image_token,
             "data.seed": self.seed,
-            "trainer.accumulate_grad_batches": self.trainer.accumulate_grad_batches,
-            "the number of processes (trainer.devices times num_nodes)": self.trainer.world_size,
+            ACCUMULATED: self.trainer.accumulate_grad_batches,
+            PROCESSES: self.trainer.world_size,
             **{f"the {part} (its digest)": digest for part, digest in self.encoding.items()},
         }
         return {

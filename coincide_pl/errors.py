@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
+GO_ON = "the same command goes on from here"
+"""What ends the line about a run that was not to blame."""
+
 
 class CoincideError(Exception):
     """Base of all errors that the command prints as one line, without a traceback."""
 
     shared = False
     """Whether every process of the run raises it, so that the first one alone prints it."""
+    status = 1
+    """The exit status of the command."""
 
 
 class ConfigError(CoincideError):
@@ -24,6 +31,8 @@ class FileError(CoincideError):
 
 class ProcessError(CoincideError):
     """A process of the run that came to its end before its work did."""
+
+    status = os.EX_TEMPFAIL
 
 
 class SignalsError(CoincideError):

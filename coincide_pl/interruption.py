@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: what is being written is finished, then the command ends with one line."""
+"""Signals that ask the command to end: what is being written is finished, and one line said."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from coincide_pl import ranks
+from coincide_pl.errors import GO_ON
 
 
 class Interrupted(BaseException):
     """The command is to end. No `Exception`: nothing on the way may take it for its own failure."""
 
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""What asks the command to end; SLURM can be told to send the last before a job's time is over."""
 GRACE = 0.5
 """Seconds that the main thread has to hear of a signal."""
 
@@ -29,23 +33,28 @@ class Interruption:
 
     Attributes:
         asked: the signal that asked, or None.
+        agreed: whether all processes of a fit know that they end after this optimizer step.
         advice: how the user goes on.
+        farewell: called before the process is ended in the place of its main thread.
     """
 
     def __init__(self) -> None:
         """Starts as a command that nobody has asked to end."""
         self.asked: int | None = None
-        self.advice = "the same command goes on from here"
+        self.agreed = False
+        self.advice = GO_ON
+        self.farewell: Callable[[], None] = lambda: None
         self._process = os.getpid()
         self._holding = 0
         self._in_batches = False
         self._over = False
         self._heard = 0
         self._waiting = 0
+        self._asked_by_another = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handles SIGTERM and SIGINT in place of their handlers, until the block ends."""
+        """Handles the signals in place of their handlers, until the block ends."""
         self.__init__()  # type: ignore[misc]
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -80,9 +89,10 @@ class Interruption:
                 continue
             unheard += 1
             if self._waiting or unheard > 1:
-                if os.environ.get("LOCAL_RANK", "0") == "0":
+                if ranks.speaks():
                     sys.stderr.write(f"interrupted: {self.advice}\n")
                     sys.stderr.flush()
+                self.farewell()
                 os._exit(128 + number[0])
         os.close(pipe)
 
@@ -111,14 +121,34 @@ class Interruption:
             os._exit(128 + signum)
         if self._over:
             return
-        again, self.asked = self.asked is not None, signum
+        first, forgiven = self.asked is None, self._asked_by_another
+        self.asked, self._asked_by_another = signum, forgiven and first
+        again = not (first or forgiven)
         if again or not (self._holding or self._in_batches):
             raise Interrupted
 
     def _is_for_another(self, signum: int) -> bool:
-        """Whether the first process acts on a signal: a terminal sends SIGINT to all of them."""
+        """Whether the first process acts on a signal: a terminal sends SIGINT to all of them.
+
+        torchrun and srun do so instead of the terminal, and each process ends by itself.
+        """
         forked = os.getpid() != self._process
-        return signum == signal.SIGINT and (forked or os.environ.get("LOCAL_RANK", "0") != "0")
+        started_here = ranks.started() is None and ranks.local_rank() != 0
+        return signum == signal.SIGINT and (forked or started_here)
+
+    def ask(self) -> None:
+        """Asks the command to end, for another process of the run was asked to.
+
+        A signal may still come to this one, too. It is not taken for a second one, which would end
+        the command at once.
+        """
+        if self.asked is not None:
+            return
+        self._asked_by_another = True
+        if threading.current_thread() is threading.main_thread():
+            self.asked = signal.SIGTERM
+        else:
+            os.kill(self._process, signal.SIGTERM)
 
     def check(self) -> None:
         """Ends the command here if it has been asked to.

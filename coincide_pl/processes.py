@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -103,8 +104,7 @@ def on_first_process(action: Callable[[], T]) -> T:
         return action()
     error: CoincideError | None = None
     result: T | None = None
-    patient = distributed.new_group(backend="gloo", timeout=PATIENCE)
-    try:
+    with patient_group() as group:
         if rank == 0:
             try:
                 result = action()
@@ -112,12 +112,20 @@ def on_first_process(action: Callable[[], T]) -> T:
                 error = caught
         outcome: list[Any] = [error, result]
         with interruption.waiting():
-            distributed.broadcast_object_list(outcome, 0, group=patient)
-    finally:
-        distributed.destroy_process_group(patient)
+            distributed.broadcast_object_list(outcome, 0, group=group)
     error, result = outcome
     if error is not None:
         error.shared = True
         raise error
     returned: T = result
     return returned
+
+
+@contextmanager
+def patient_group() -> Iterator[Any]:
+    """A group of all processes that waits as long as it takes."""
+    group = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        yield group
+    finally:
+        distributed.destroy_process_group(group)

@@ -17,8 +17,9 @@ from coincide_pl.models.tiny import tiny_llava
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out what this machine has not got."""
+    """Leaves out what this machine has not got, and what is long and was not asked for."""
     has = {"gpu": torch.cuda.is_available(), "browser": shutil.which("chromium") is not None}
+    has["nodes"] = "nodes" in config.option.markexpr
     absent = [i for i in items if any(i.get_closest_marker(n) and not has[n] for n in has)]
     if absent:
         config.hook.pytest_deselected(items=absent)

@@ -123,6 +123,8 @@ class Shell:
             assert status == 0, line
         elif names[0] == "make":
             subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+        elif names[0] == "sbatch":
+            subprocess.run(["bash", "-n", words[1]], cwd=ROOT, check=True)
         else:
             assert names[0] in ("pip", "pytest", "python", "wandb"), f"what is that? {line}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -15,9 +14,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 import coincide_pl.data.readers  # noqa: F401  (readers can be named by their class alone)
+from coincide_pl import ranks
 from coincide_pl.callbacks import ProgressLines, WarnTruncated
 from coincide_pl.command.configs import options
-from coincide_pl.command.launcher import GO_ON, Launcher, end_with_parent
+from coincide_pl.command.environments import as_started
+from coincide_pl.command.launcher import Launcher, end_with_parent
 from coincide_pl.command.mistakes import as_mistake, check_trainer, line
 from coincide_pl.command.parser import Parser
 from coincide_pl.command.places import checkpoint_for, fill_root
@@ -26,7 +27,8 @@ from coincide_pl.command.trainer import Trainer
 from coincide_pl.command.urls import refuse_urls
 from coincide_pl.command.verbs import Verb
 from coincide_pl.command.versions import join_fit
-from coincide_pl.errors import CoincideError, ConfigError, ProcessError
+from coincide_pl.command.watch import watch
+from coincide_pl.errors import GO_ON, CoincideError, ConfigError, ProcessError
 from coincide_pl.evaluation import Evaluate
 from coincide_pl.files import Lock, write_text
 from coincide_pl.interruption import Interrupted, interruption
@@ -57,7 +59,8 @@ def run_stage(verb: Verb, words: Sequence[str]) -> None:
         words: of the command line, after the verb.
     """
     quiet_libraries()
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    who = ranks.started()
+    if ranks.local_rank() != 0 or (who is not None and who.by == "torchrun"):
         end_with_parent()
     Command(verb, words).run()
 
@@ -214,7 +217,7 @@ class Command(LightningCLI):
             mine.append(WarnTruncated())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": mine}
         try:
-            trainer = super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs, **as_started(config))
         except CoincideError:
             raise
         except Exception as error:
@@ -282,6 +285,7 @@ class Command(LightningCLI):
                 raise mistake from error
             raise
         else:
+            watch.through()
             if isinstance(trainer.strategy.launcher, Launcher):
                 trainer.strategy.launcher.wait()
         finally:
@@ -295,13 +299,14 @@ class Command(LightningCLI):
             Interrupted: the processes are about to end, and this is how one of them hears of it.
             ProcessError: one was lost.
         """
+        if interruption.asked is not None:
+            raise Interrupted from error
         if str(error).startswith("DataLoader worker"):  # killed, most often for want of memory
             raise ProcessError(f"{first_line(error)}; {GO_ON}") from error
         launcher = self.trainer.strategy.launcher
         if not isinstance(launcher, Launcher):
             return
-        if interruption.asked is None:
-            error = launcher.explain(error)
+        error = launcher.explain(error)
         if interruption.asked is not None:
             raise Interrupted from error
         if isinstance(error, ProcessError):

@@ -1,4 +1,4 @@
-"""The processes of a run on one machine: when one is lost, the others end too, and say why."""
+"""The processes of a run: how they are started, meet, and end too when one of them is lost."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins.environments import ClusterEnvironment
+from torch.distributed import DistNetworkError
 
+from coincide_pl import ranks
 from coincide_pl.command.lightning_internals import ScriptLauncher
 from coincide_pl.command.main import PATIENCE
-from coincide_pl.errors import ConfigError, ProcessError
+from coincide_pl.command.watch import watch
+from coincide_pl.errors import GO_ON, ConfigError, ProcessError
 from coincide_pl.interruption import interruption
+from coincide_pl.models.loading import first_line
 
 EVERY = 0.5
 """Seconds between two looks at the other processes."""
 PARENT = "COINCIDE_PL_PARENT"
 """The environment variable that tells a process which one started it."""
-GO_ON = "the same command goes on from here"
 
 
 class Launcher(ScriptLauncher):
@@ -62,6 +61,8 @@ class Launcher(ScriptLauncher):
 
     def explain(self, error: Exception) -> Exception:
         """What is behind an error of the main thread: the loss of another process, or itself."""
+        if watch.is_on:
+            return watch.error() or error
         deadline = time.monotonic() + PATIENCE / 2
         while self.procs and self.lost is None and time.monotonic() < deadline:
             time.sleep(EVERY / 5)  # it is heard of by its silence before it is known to be gone
@@ -86,7 +87,7 @@ class Launcher(ScriptLauncher):
     def _watch(self) -> None:
         while self.procs and self.lost is None:
             time.sleep(EVERY)
-        if not self.procs:
+        if not self.procs or watch.is_on:
             return
         message = f"error: {self.lost}; {GO_ON}\n"
         time.sleep(PATIENCE)  # the main thread learns of it where it waits for the others
@@ -94,7 +95,12 @@ class Launcher(ScriptLauncher):
         sys.stderr.flush()
         for process in self.procs:
             process.kill()
-        os._exit(1)
+        os._exit(ProcessError.status)
+
+
+def others_are_mine() -> bool:
+    """Whether the command starts all processes of this machine, and so sees them end."""
+    return PARENT in os.environ
 
 
 @contextmanager
@@ -106,23 +112,25 @@ def meeting(environment: ClusterEnvironment, num_processes: int) -> Iterator[Non
         num_processes: of the run, on all machines.
     """
     place = f"{environment.main_address}:{environment.main_port}"
+    who = ranks.started()
     if not environment.creates_processes_externally:
         advice = "this one has started them"
-    elif isinstance(environment, SLURMEnvironment):
-        advice = (
-            "SLURM's variables say that srun starts them; unset SLURM_NTASKS to start one alone"
-        )
-    elif isinstance(environment, TorchElasticEnvironment):
-        advice = "torchrun starts them"
+    elif who is not None:
+        advice = f"{who.by} starts them"
     else:
         advice = "start the same command on every machine, each with its NODE_RANK"
     line = f"waiting for {num_processes - 1} other processes at {place}: {advice}\n"
-    timer = threading.Timer(PATIENCE, lambda: sys.stderr.write(line))
+    timer = threading.Timer(PATIENCE, lambda: ranks.speaks() and sys.stderr.write(line))
     timer.daemon = True
     timer.start()
     try:
         with interruption.waiting():
             yield
+    except DistNetworkError as error:
+        raise ProcessError(
+            f"the processes can't meet at {place} ({first_line(error)}); if another program has "
+            "that port, set MASTER_PORT to a free one"
+        ) from error
     finally:
         timer.cancel()
 
@@ -136,25 +144,27 @@ def check_started(world_size: int) -> None:
     Raises:
         ConfigError: each process would do the whole run.
     """
-    for starter, variable in {"torchrun": "WORLD_SIZE", "srun": "SLURM_STEP_NUM_TASKS"}.items():
-        if starter == "torchrun" and not TorchElasticEnvironment.detect():
-            continue
-        started = int(os.environ.get(variable) or 1)
-        if started not in (1, world_size):
-            error = ConfigError(
-                f"trainer.devices: {starter} has started {started} processes, but the trainer's "
-                f"options make {world_size}, so that each would do the whole run; set "
-                "trainer.devices to the processes of a machine, and trainer.strategy=ddp"
-            )
-            error.shared = True
-            raise error
+    who = ranks.started()
+    if who is not None and who.processes not in (1, world_size):
+        error = ConfigError(
+            f"trainer.devices: {who.by} has started {who.processes} processes, but the trainer's "
+            f"options make {world_size}, so that each would do the whole run; leave devices and "
+            "strategy out, and they are as they must be"
+        )
+        error.shared = True
+        raise error
 
 
 def share_cores(num_processes: int) -> None:
-    """Gives each process of this machine its part of the cores, unless the user has set it."""
+    """Gives each process of this machine its part of the cores, unless the user has set it.
+
+    SLURM gives each task its cores, where it was asked for a number of them.
+    """
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         threads = max(1, cores // num_processes)
+        if (who := ranks.started()) is not None and who.by == "srun":
+            threads = int(os.environ.get("SLURM_CPUS_PER_TASK") or threads)
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
 

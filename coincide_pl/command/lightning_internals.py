@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
@@ -21,6 +22,17 @@ class ScriptLauncher(_SubprocessScriptLauncher):
     def start_others(self) -> None:
         """Starts the other processes of this machine, into `procs`."""
         self._call_children_scripts()
+
+
+class SlurmEnvironment(SLURMEnvironment):
+    """Lightning's, for any number of tasks on each node.
+
+    Lightning wants `--ntasks-per-node`, because it works out the processes of a run from a node's.
+    """
+
+    @staticmethod
+    def _validate_srun_variables() -> None:
+        pass
 
 
 def replace_launcher(strategy: Strategy, kind: type[ScriptLauncher]) -> None:

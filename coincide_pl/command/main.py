@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NoReturn
 
 import coincide_pl
+from coincide_pl import ranks
 from coincide_pl.command import renamed
 from coincide_pl.command.configs import configs_first
 from coincide_pl.command.functions import run_function
@@ -19,6 +21,7 @@ from coincide_pl.command.messages import config_files, not_allowed
 from coincide_pl.command.parser import Parser, check_text, refuse
 from coincide_pl.command.quiet import quiet
 from coincide_pl.command.verbs import BY_NAME, overview, suggestion
+from coincide_pl.command.watch import watch
 from coincide_pl.errors import CoincideError, printable
 from coincide_pl.interruption import Interrupted, interruption
 
@@ -34,28 +37,38 @@ def main(args: list[str] | None = None) -> None:
     """
     words = sys.argv[1:] if args is None else args
     quiet()
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
     with interruption.listening():
         try:
             with interruption.until_the_end():
                 run(words)
         except Interrupted:
-            if first:
+            watch.asked()
+            if ranks.speaks():
                 sys.stderr.write(f"interrupted: {interruption.advice}\n")
             sys.exit(128 + (interruption.asked or signal.SIGINT))
         except BrokenPipeError:  # who reads the output, such as `head`, has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
         except CoincideError as error:
-            if first or not error.shared:
-                sys.stderr.write(f"error: {printable(line_of(error))}\n")
-            sys.exit(1)
-        except Exception:
-            if not first:
+            end_with(error)
+        except Exception as error:
+            if (other := watch.error()) is not None:
+                end_with(other)
+            if not ranks.speaks():
                 time.sleep(PATIENCE)
+            watch.failed(f"{watch.name} ended with {type(error).__name__}; its output says more")
             raise
         finally:
             leave_group()
+
+
+def end_with(error: CoincideError) -> NoReturn:
+    """Ends this process with an error's line, unless another process of the run says it."""
+    line = line_of(error)
+    said_by_first = watch.failed(line, error.status)
+    if ranks.speaks() or not (error.shared or said_by_first):
+        sys.stderr.write(f"error: {printable(line)}\n")
+    sys.exit(error.status)
 
 
 def run(words: Sequence[str]) -> None:

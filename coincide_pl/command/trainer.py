@@ -8,9 +8,10 @@ import lightning
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 
-from coincide_pl.callbacks import EndBetweenBatches
+from coincide_pl.callbacks import EndBetweenBatches, SameSteps
 from coincide_pl.command import lightning_internals as internals
-from coincide_pl.command.launcher import Launcher, check_started, meeting
+from coincide_pl.command.launcher import Launcher, check_started, meeting, others_are_mine
+from coincide_pl.command.watch import watch
 from coincide_pl.datamodule import InstructionData
 from coincide_pl.models.checkpoint import Checkpoints
 
@@ -25,7 +26,7 @@ class Trainer(lightning.Trainer):
         internals.replace_launcher(self.strategy, Launcher)
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:
             self.strategy.checkpoint_io = Checkpoints()
-        self.callbacks.insert(0, EndBetweenBatches())  # type: ignore[attr-defined]
+        self.callbacks[:0] = [EndBetweenBatches(), SameSteps()]  # type: ignore[attr-defined]
         internals.ignore_sigterm(self)  # the command has its own ways to end
         check_started(self.world_size)
         self._meet = self.strategy.setup_environment
@@ -39,6 +40,9 @@ class Trainer(lightning.Trainer):
             return
         with meeting(environment, self.world_size):
             self._meet()
+            if self.num_nodes > 1 or not others_are_mine():
+                others = self.strategy.broadcast
+                watch.begin(self.global_rank, self.world_size, environment.main_address, others)
 
     def select(self, model: None = None, *, datamodule: InstructionData) -> None:
         """Chooses training data from signals and writes the selection file.

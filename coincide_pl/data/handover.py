@@ -9,13 +9,17 @@ from __future__ import annotations
 import multiprocessing.queues
 import os
 import pickle
+import signal
 import sys
+import threading
 from dataclasses import fields
 
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from coincide_pl import ranks
 from coincide_pl.data.collation import Batch, EncodedBatches
+from coincide_pl.interruption import SIGNALS
 
 SHARED_MEMORY = "/dev/shm"
 PAGE = 4096
@@ -41,7 +45,7 @@ class HandedOver(Dataset[Batch | bytes]):
         worker = get_worker_info()
         if worker is None:
             return batch
-        workers = worker.num_workers * int(os.environ.get("WORLD_SIZE", "1"))
+        workers = worker.num_workers * ranks.processes_here()
         if IN_FLIGHT * workers * shared_bytes(batch) <= free_bytes():
             return batch
         return pickle.dumps(batch)
@@ -69,13 +73,26 @@ def free_bytes() -> int:
     return found.f_bavail * found.f_frsize
 
 
-def end_worker_on_loss(worker: int) -> None:
+def prepare_worker(worker: int) -> None:
     """Has a worker end when a batch can't be handed over, so that nobody waits for it.
+
+    Signals that ask the command to end are for its process, which may need some batches more to end
+    well: SLURM and torchrun send them to the workers, too.
 
     Args:
         worker: its number.
     """
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        threading.Thread(target=_obey_parent, daemon=True).start()
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
+
+
+def _obey_parent() -> None:
+    """Ends the worker when its own process says so."""
+    while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _end(error: BaseException, _: object) -> None:

@@ -12,16 +12,17 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from coincide_pl import ranks
 from coincide_pl.data.batches import BatchSampler
 from coincide_pl.data.collation import Batch, EncodedBatches
 from coincide_pl.data.handover import (
     SHARED_MEMORY,
     HandedOver,
-    end_worker_on_loss,
     free_bytes,
+    prepare_worker,
     received,
 )
-from coincide_pl.errors import ProcessError
+from coincide_pl.errors import ConfigError
 from coincide_pl.files import reason
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def usable_workers(asked: int) -> int:
     cores = os.cpu_count() or 1
     with suppress(AttributeError):  # what this process may use of them, where a system tells
         cores = len(os.sched_getaffinity(0))
-    if asked > cores:
+    if asked > cores and ranks.speaks():
         log.info("data.num_workers: %d instead of %d, one for each core", cores, asked)
     return min(asked, cores)
 
@@ -79,7 +80,7 @@ class BatchLoader:
             HandedOver(dataset),
             batch_size=None,
             sampler=sampler,
-            worker_init_fn=end_worker_on_loss,
+            worker_init_fn=prepare_worker,
             **kwargs,
         )
         self._warned = False
@@ -95,7 +96,7 @@ class BatchLoader:
         try:
             loaded = iter(self._loader)
         except OSError as error:  # of the queues, which lie in shared memory
-            raise ProcessError(
+            raise ConfigError(
                 f"data.num_workers: workers can't be started ({reason(error)}); set it to 0"
             ) from error
         while self.batches < end:

@@ -62,7 +62,7 @@ class LastCheckpoint(ModelCheckpoint):
         """
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
             return
-        if interruption.asked is not None:
+        if interruption.agreed:
             self._train_time_interval = timedelta(0)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 

@@ -7,6 +7,7 @@ rows left out or trained on twice, the weights of one start under the name of an
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from coincide_pl.processes import on_first_process
 
 Recipe = dict[str, str]
 """Options and their values as JSON, such as `{"data.batch_size": "8"}`."""
+ACCUMULATED = "trainer.accumulate_grad_batches"
+PROCESSES = "the number of processes (trainer.devices times num_nodes)"
 
 
 def recipe(options: Mapping[str, object]) -> Recipe:
@@ -81,7 +84,20 @@ def check_goes_on(
             "trainer.default_root_dir, or delete its checkpoints to start afresh. Images that "
             "were copied, and are the same, need --data.images_by=content from the beginning"
         )
-    check_same(run, kept.get("recipe", {}), now["recipe"])
+    check_same(run, with_processes_of(now["recipe"], kept.get("recipe", {})), now["recipe"])
+
+
+def with_processes_of(now: Recipe, kept: Mapping[str, str]) -> Mapping[str, str]:
+    """What a training was begun with, with the processes of another start where its steps are same.
+
+    An optimizer step takes the next batches of the plan, as many as processes times accumulated
+    batches: where that product is the same, so is every step.
+    """
+    both = (PROCESSES, ACCUMULATED)
+    if not all(name in kept for name in both):
+        return kept
+    before, after = (math.prod(json.loads(one[name]) for name in both) for one in (kept, now))
+    return {**kept, **{name: now[name] for name in both}} if before == after else kept
 
 
 def check_same(run: str | Path, kept: Mapping[str, str], now: Recipe) -> None:

@@ -4,6 +4,9 @@ BIN ?= .venv/bin
 RUN ?= runs/llava15
 HERE ?= experiments/llava15
 LIGHTNING := $(BIN)/lightning
+# What starts the processes of predict, select and fit: nothing, for the command does it on one
+# machine; on several, torchrun or srun.
+LAUNCH ?=
 
 # What lies where; see README.md here.
 CHECKPOINTS ?= checkpoints
@@ -49,19 +52,19 @@ $(CHECKPOINTS)/tinyllava-2b/config.json:
 	$(LIGHTNING) convert $(TINYLLAVA) --output=$(@D)
 
 $(RUN)/signals/.sealed: $(REFERENCE)/config.json
-	$(LIGHTNING) predict --config configs/models/reference.yaml --config $(DATA) \
+	$(LAUNCH) $(LIGHTNING) predict --config configs/models/reference.yaml --config $(DATA) \
 	  --config $(TRAINER) --model.pretrained=$(REFERENCE) --model.dtype=bfloat16 \
 	  --data.signals=$(@D) --trainer.default_root_dir=$(@D) $(OPTIONS) $(PREDICT_OPTIONS)
 	@touch $@
 
 $(RUN)/coincide/selection.safetensors: $(RUN)/signals/.sealed
-	$(LIGHTNING) select --config $(DATA) $(CHOICE_coincide) --data.signals=$(RUN)/signals \
+	$(LAUNCH) $(LIGHTNING) select --config $(DATA) $(CHOICE_coincide) --data.signals=$(RUN)/signals \
 	  --trainer.default_root_dir=$(RUN)/coincide $(OPTIONS)
 
 $(RUN)/coincide/model/config.json: $(RUN)/coincide/selection.safetensors
 
 $(BUDGETS:%=$(RUN)/%/model/config.json): $(RUN)/%/model/config.json: $(START)/config.json
-	$(LIGHTNING) fit --config $(TARGET) --config $(DATA) --config $(TRAINER) \
+	$(LAUNCH) $(LIGHTNING) fit --config $(TARGET) --config $(DATA) --config $(TRAINER) \
 	  --config configs/trainers/one_epoch.yaml $(CHOICE_$*) --data.signals=$(RUN)/signals \
 	  --model.pretrained=$(START) --trainer.accumulate_grad_batches=$(ACCUMULATE) \
 	  --trainer.default_root_dir=$(RUN)/$* $(OPTIONS) $(FIT_OPTIONS)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from harness import All, AtCall
+from nodes import free_port
 from stages import ROOT
 from test_endings import PREDICT
 from test_kills import OFTEN
@@ -36,12 +36,6 @@ class Rank:
             "MASTER_PORT": str(self.port),
             "NODE_RANK": "0",
         }
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def test_a_lost_process_ends_the_others_within_a_minute(runner, whole, walked, t
     }
     ended = {name: one.end(MINUTE) for name, one in under_way.items()}
     for name in ("predict", "long work"):
-        assert ended[name].status == 1, ended[name].message
+        assert ended[name].status == os.EX_TEMPFAIL, ended[name].message
         assert ended[name].is_clean, ended[name].message
         assert "(rank 1) ended with SIGKILL; the same command goes on from here" in ended[name].line
     assert ended["first"].status == -signal.SIGKILL
@@ -117,6 +117,6 @@ def test_a_lost_reader_of_data_is_told_of(runner, walked):
     )
     result = runner(*words, fault=AtCall(STEP, 2, Lose(f"{walked.folder}/pids")))
     assert result.is_clean, result.message
-    assert result.status == 1
+    assert result.status == os.EX_TEMPFAIL
     assert "DataLoader worker" in result.line
     assert "the same command goes on from here" in result.line

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from coincide_pl import ranks
 from coincide_pl.data.image_states import file_states
 from coincide_pl.data.images import unusable_images
 from coincide_pl.data.readers.conversation import MALFORMED, llava_item, named, trainable
@@ -286,8 +286,8 @@ class Reader(ABC):
         return f"{name} (id {str(identity)[:80]!r})" if named(identity) else name
 
     def _say(self, lines: list[str]) -> None:
-        """Says once what became of the records; on a machine's first process alone."""
-        if not self._said and os.environ.get("LOCAL_RANK", "0") == "0":
+        """Says once what became of the records; one process says it for all."""
+        if not self._said and ranks.speaks():
             for line in lines:
                 log.info("%s: %s", self.files()[0], line)
         self._said = True
