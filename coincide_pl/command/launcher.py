@@ -104,19 +104,19 @@ def others_are_mine() -> bool:
 
 
 @contextmanager
-def meeting(environment: ClusterEnvironment, num_processes: int) -> Iterator[None]:
+def meeting(environment: ClusterEnvironment, num_processes: int, num_nodes: int) -> Iterator[None]:
     """Lets a signal end the wait for the other processes of a run, and says what is waited for.
 
     Args:
         environment: knows where the processes meet, and who starts them.
         num_processes: of the run, on all machines.
+        num_nodes: machines of the run.
     """
     place = f"{environment.main_address}:{environment.main_port}"
-    who = ranks.started()
-    if not environment.creates_processes_externally:
-        advice = "this one has started them"
-    elif who is not None:
+    if (who := ranks.started()) is not None:
         advice = f"{who.by} starts them"
+    elif num_nodes == 1 and others_are_mine():
+        advice = "this one has started them"
     else:
         advice = "start the same command on every machine, each with its NODE_RANK"
     line = f"waiting for {num_processes - 1} other processes at {place}: {advice}\n"

@@ -38,7 +38,7 @@ class Trainer(lightning.Trainer):
         if self.world_size == 1 or environment is None:
             self._meet()
             return
-        with meeting(environment, self.world_size):
+        with meeting(environment, self.world_size, self.num_nodes):
             self._meet()
             if self.num_nodes > 1 or not others_are_mine():
                 others = self.strategy.broadcast
