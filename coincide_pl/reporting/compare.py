@@ -52,7 +52,7 @@ def compare(runs: list[str], output: str = "comparison", clock: Clock = "wall") 
         names.append("fractions.png")
     console = terminal()
     for part in parts:
-        console.print(part.rich())
+        console.print(part.within(console.width).rich())
     for reason in [*(f"left out: {reason}" for reason in left_out), *unknown(found)]:
         console.print(reason, soft_wrap=True)
     console.print("wrote " + ", ".join(str(folder / name) for name in names), soft_wrap=True)

@@ -95,12 +95,12 @@ def _numbers(axes: Axes, rows: Sequence[Row], tasks: Sequence[str]) -> None:
 
 def _costs(axes: Axes, rows: Sequence[Row], clock: Clock) -> None:
     """A bar for each row, made of its stages."""
-    stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.by_stage))
     stages.sort(key=lambda stage: stage == "fit")
     at = np.arange(len(rows))
     start = np.zeros(len(rows))
     for i, stage in enumerate(stages):
-        spent = np.array([row.seconds.get(stage, 0.0) / 60 for row in rows])
+        spent = np.array([row.by_stage.get(stage, 0.0) / 60 for row in rows])
         axes.barh(at, spent, left=start, label=label(stage), **_style(i + 2))
         start += spent
     for i, row in enumerate(rows):

@@ -65,9 +65,22 @@ def overlap(selections: list[str], output: str = "overlap", run_config: str | No
     write_text(folder / "differences.csv", differences(names, chosen, records.sources))
     draw_matrix(matrix, names, folder / "overlap.png")
     console = terminal()
-    console.print(table.rich())
+    if table.fits(console.width):
+        console.print(table.rich())
+    else:
+        console.print(numbered(names, matrix).rich(dense=True))
     files = ("overlap.csv", "overlap.md", "overlap.png", "differences.csv")
     console.print("wrote " + ", ".join(str(folder / name) for name in files), soft_wrap=True)
+
+
+def numbered(names: Sequence[str], matrix: Floats) -> Table:
+    """The table for a narrow terminal: a column has the number of its row instead of a name."""
+    numbers = [str(i + 1) for i in range(len(names))]
+    lines = [
+        [f"{number} {name}", *(f"{100 * x:.0f}" for x in row)]
+        for number, name, row in zip(numbers, names, matrix, strict=True)
+    ]
+    return Table("Jaccard index in %", ["selection", *numbers], lines)
 
 
 def jaccard(chosen: Sequence[Selection]) -> Floats:

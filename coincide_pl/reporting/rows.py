@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,15 @@ class Row:
     relative: Floats | None
     difference: tuple[float, float, float] | None
     seconds: dict[str, float]
+
+    @property
+    def by_stage(self) -> dict[str, float]:
+        """Seconds by stage, of those that differ by a number alone, such as a checkpoint's, all."""
+        together: dict[str, float] = {}
+        for stage, seconds in self.seconds.items():
+            name = re.sub(r"-[0-9]+(?= )", "", stage)
+            together[name] = together.get(name, 0.0) + seconds
+        return together
 
     @property
     def total(self) -> float:

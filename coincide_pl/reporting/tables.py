@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from rich.box import HEAVY_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -26,16 +27,35 @@ class Table:
         header: names of the columns.
         lines: cells of each line, as many as there are columns.
         best: cells to mark, as (line, column).
+        brief: names of the columns to show where a terminal is too narrow for all.
     """
 
     title: str
     header: list[str]
     lines: list[list[str]]
     best: set[tuple[int, int]] = field(default_factory=set)
+    brief: tuple[str, ...] = ()
 
-    def rich(self) -> RichTable:
-        """The table for the terminal."""
-        table = RichTable(title=self.title)
+    def fits(self, width: int) -> bool:
+        """Whether all columns are shown on a terminal of so many characters a line."""
+        columns = [max(map(len, column)) for column in zip(self.header, *self.lines, strict=True)]
+        return sum(columns) + 3 * len(columns) + 1 <= width
+
+    def within(self, width: int) -> Table:
+        """The table, or its brief columns alone if all do not fit so many characters a line."""
+        if self.fits(width) or not self.brief:
+            return self
+        kept = [j for j, name in enumerate(self.header) if not j or name in self.brief]
+        return Table(
+            f"{self.title} (all columns: see the files)",
+            [self.header[j] for j in kept],
+            [[line[j] for j in kept] for line in self.lines],
+            {(i, kept.index(j)) for i, j in self.best if j in kept},
+        )
+
+    def rich(self, *, dense: bool = False) -> RichTable:
+        """The table for the terminal; a dense one has no lines between its columns."""
+        table = RichTable(title=self.title, box=None if dense else HEAVY_HEAD, pad_edge=not dense)
         for i, name in enumerate(self.header):
             table.add_column(Text(printable(name)), justify="right" if i else "left")
         for i, line in enumerate(self.lines):
@@ -98,22 +118,26 @@ def scores(rows: Sequence[Row]) -> Table:
         for j in range(len(values[0]) if len(among) > 1 else 0):
             top = max(round(values[i][j], 3) for i in among)
             best |= {(i, j + 2) for i in among if round(values[i][j], 3) == top}
-    return Table("Score in %, mean ± standard deviation over seeds", header, lines, best)
+    title = "Score in %, mean ± standard deviation over seeds"
+    return Table(title, header, lines, best, ("seeds", "mean", "relative", "vs Random"))
 
 
 def times(rows: Sequence[Row], clock: Clock = "wall") -> Table:
     """A table of seconds by stage, mean over seeds; `choosing` is all but the target's own fit.
 
+    Stages that differ by a number alone, such as the passes over several checkpoints, are added up.
+
     Args:
         rows: rows of the comparison.
         clock: by which the seconds were counted.
     """
-    stages = list(dict.fromkeys(stage for row in rows for stage in row.seconds))
+    spent_by = [row.by_stage for row in rows]
+    stages = list(dict.fromkeys(stage for seconds in spent_by for stage in seconds))
     stages.sort(key=lambda stage: stage == "fit")
     header = ["run", *stages, "choosing", "total"]
     lines = []
-    for row in rows:
-        spent = [f"{row.seconds[s]:.0f}" if s in row.seconds else "-" for s in stages]
+    for row, by_stage in zip(rows, spent_by, strict=True):
+        spent = [f"{by_stage[s]:.0f}" if s in by_stage else "-" for s in stages]
         unknown = "" if row.whole else "≥ "
         sums = (row.total - row.seconds.get("fit", 0.0), row.total)
         spent += (f"{unknown}{seconds:.0f}" if row.seconds else "-" for seconds in sums)
@@ -122,6 +146,7 @@ def times(rows: Sequence[Row], clock: Clock = "wall") -> Table:
         f"{TIMES[clock].capitalize()} in seconds, what the selection rests on counted",
         header,
         lines,
+        brief=("fit", "choosing", "total"),
     )
 
 

@@ -95,7 +95,7 @@ class Cache:
         if group_size()[1] != 0:
             return
         head = {"made_from": self._made_from, "digest": _digest(arrays)}
-        whole = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        whole = {key: np.asarray(value, order="C") for key, value in arrays.items()}
         try:
             with interruption.held(), beside(self.path(name)) as aside:
                 save_file(whole, aside, head)

@@ -14,9 +14,10 @@ from notes import inputs_of, stages_of
 from coincide_pl.errors import CoincideError
 from coincide_pl.evaluation.evaluate import relative_performance
 from coincide_pl.reporting.compare import compare, load, unknown
-from coincide_pl.reporting.rows import compared
+from coincide_pl.reporting.rows import Row, compared
 from coincide_pl.reporting.runs import FinishedRun
 from coincide_pl.reporting.stages import stage_seconds, timed
+from coincide_pl.reporting.tables import times
 from coincide_pl.selection import Selection
 
 
@@ -188,6 +189,18 @@ def test_tables_and_pictures(runs, finished, tmp_path, capsys):
     assert float(table[1]["relative"]) == pytest.approx(0.725)
     assert float(table[1]["total (s)"]) == 1040
     assert table[2]["a std"] == "nan"
+
+
+def test_twenty_rows_fit_a_terminal():
+    """Stages of several checkpoints were a column each, of two characters."""
+    many = {f"gradients-{step} predict": 10.0 for step in range(4)}
+    one = np.ones(1)
+    row = Row("LESS 20 %", "LESS", 0.2, [], {}, one, None, None, {**many, "fit": 5.0})
+    table = times([row])
+    assert table.header == ["run", "gradients predict", "fit", "choosing", "total"]
+    assert table.lines == [["LESS 20 %", "40", "5", "40", "45"]]
+    assert table.within(200) is table
+    assert table.within(40).header == ["run", "fit", "choosing", "total"]
 
 
 def test_methods_are_told_apart_by_their_options(finished, runs):

@@ -10,6 +10,7 @@ from coincide_pl.selection import Pool, Prism, ScalSelect
 from coincide_pl.selection.arrays import centered
 from coincide_pl.selection.arrays.centered import Centered
 from coincide_pl.selection.arrays.rows import Rows
+from coincide_pl.selection.cache import Cache
 from coincide_pl.selection.methods.prism import redundancy
 from coincide_pl.selection.methods.scal_select import leverage
 
@@ -116,3 +117,17 @@ def test_wrong_input_is_named(method, signal):
         method(text_only="all").select(texts, 8)
     with pytest.raises(SelectionError, match="energy: 0 is outside"):
         ScalSelect(0)
+
+
+def test_a_step_done_before_is_taken_as_it_was(tmp_path):
+    """The number that the step keeps came back as an array of one, and the second seed stopped."""
+    pool = Pool(
+        range(60), {"attended_image_token": features()}, cache=Cache(tmp_path, {"data": "this"})
+    )
+    first = ScalSelect().select(pool, 12)
+    (kept,) = tmp_path.iterdir()
+    written = kept.stat().st_mtime_ns
+    again = ScalSelect().select(pool, 12)
+    assert kept.stat().st_mtime_ns == written
+    np.testing.assert_array_equal(first.indices, again.indices)
+    assert first.figures == again.figures
