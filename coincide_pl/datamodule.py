@@ -102,8 +102,9 @@ class InstructionData(lightning.LightningDataModule):
             selector: the method that chooses; without one, `selection` must exist, or all data are
                 used.
             fraction: share of the data to choose, in (0, 1] (default: all of it, with a warning).
-            signals: directory of per-sample signals, which `predict` writes and selectors read; or
-                a list of directories, where a selector needs signals of several models.
+            signals: directory of per-sample signals, which `predict` writes and selectors read, or
+                its address, such as `s3://bucket/signals`, which fsspec opens; or a list of these,
+                where a selector needs signals of several models.
             selection: path of the selection file (default: `selection.safetensors` in the run's
                 directory).
             reference: checkpoint that the signals must come from (default: any).
@@ -122,7 +123,8 @@ class InstructionData(lightning.LightningDataModule):
                 for each core is started.
             image_cache: MiB of processed images that each worker keeps in memory, for data whose
                 images are few and small.
-            cache_dir: folder for the records in memory-mapped form.
+            cache_dir: folder for the records in memory-mapped form, and for copies of signals that
+                lie at an address.
             seed: seed of the order in training.
             images_by: what tells `predict` whether an image is still the same: its size and `time`
                 of change, or its `content`, which is read once more but can be copied elsewhere.
@@ -275,7 +277,13 @@ class InstructionData(lightning.LightningDataModule):
         """The stores that `signals` names, for these records."""
         named = [self.signals] if isinstance(self.signals, str) else self.signals or []
         return SignalSources(
-            named, self.records, self.images_state, self.reference, self.layers, self.signals_read
+            named,
+            self.records,
+            self.images_state,
+            self.reference,
+            self.layers,
+            self.signals_read,
+            self.cache_dir,
         )
 
     def images_state(self, by: str | None = None) -> str:

@@ -1,8 +1,7 @@
-"""Write files that are whole or not there, whatever happens, and keep a directory to one run."""
+"""Write files that are whole or not there, whatever happens."""
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import itertools
@@ -14,7 +13,6 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +54,7 @@ def beside(target: str | Path) -> Iterator[Path]:
     aside = unfinished(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
+        sweep(target.parent)
         yield aside
         with interruption.held():
             _put(aside, target)
@@ -85,13 +83,13 @@ def check_replaced(target: str | Path, *marks: str) -> None:
 
 def unfinished(target: Path) -> Path:
     """A path beside a file for writing it, which no other write has, here or elsewhere."""
-    own = f"{_place()}.{os.getpid()}-{RUN}-{next(_writes)}"
+    own = f"{place()}.{os.getpid()}-{RUN}-{next(_writes)}"
     return target.with_name(f".{target.name}.{own}{PART}")
 
 
 @cache
-def _place() -> str:
-    """Tells where process numbers are this process's own: 12 digits that hold for one container.
+def place() -> str:
+    """Tell where process numbers are this process's own: 12 digits that hold for one container.
 
     Containers may share a folder and a host name and still each count their processes from 1.
     """
@@ -162,15 +160,14 @@ def append(path: Path, text: str) -> None:
             raise FileError(f"{path}: can't be written ({reason(error)})") from error
 
 
-def write_all(file: int, content: bytes, at: int | None = None) -> None:
-    """Write all of some bytes at a place (default: the file's own), also where the disk takes few.
+def write_all(file: int, content: bytes) -> None:
+    """Write all of some bytes, also where the disk takes few at once.
 
     Raises:
         OSError: the disk takes no more.
     """
     while content:
-        size = os.write(file, content) if at is None else os.pwrite(file, content, at)
-        content, at = content[size:], None if at is None else at + size
+        content = content[os.write(file, content) :]
 
 
 def content_digest(path: Path) -> str:
@@ -218,17 +215,17 @@ def _to_disk(path: Path) -> None:
         os.close(file)
 
 
-def _sweep(folder: Path) -> None:
-    """Removes what processes left unfinished that run no more.
+def sweep(folder: Path) -> None:
+    """Remove what processes left unfinished that run no more.
 
     Of processes that count elsewhere it can't be told whether they run: what they write is let be
     until it has not changed for a week.
     """
     for path in folder.glob(f".*{PART}"):
         found = UNFINISHED.search(path.name)
-        if found and found[1] == _place():
+        if found and found[1] == place():
             process = int(found[2])
-            left = found[3] != RUN if process == os.getpid() else not _alive(process)
+            left = found[3] != RUN if process == os.getpid() else not alive(process)
         else:
             left = time.time() - _changed(path) > ABANDONED
         if left:
@@ -243,7 +240,8 @@ def _changed(path: Path) -> float:
         return time.time()
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this place runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -264,62 +262,3 @@ def run_directory(trainer: Trainer) -> Path | None:
     """The directory that a run leaves its files in; None for a trial (`fast_dev_run`)."""
     # Lightning sets this attribute without declaring it.
     return None if getattr(trainer, "fast_dev_run", False) else Path(trainer.default_root_dir)
-
-
-class Lock:
-    """Keeps a directory to one process: a second one is refused with a line about the first.
-
-    It is a lock of the operating system on the file `.lock`, gone with its process however that
-    ends; the file stays and says nothing by itself. Processes that this one starts don't have it.
-    """
-
-    def __init__(self, directory: str | Path) -> None:
-        """Locks the directory for this process.
-
-        Args:
-            directory: the folder; it is made if it is not there.
-
-        Raises:
-            FileError: another process writes there, or nobody can.
-        """
-        path = Path(directory).expanduser() / ".lock"
-        self._file: int | None = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Also below: this run may have nothing left to write where a killed one was writing.
-            for folder in (path.parent, *path.parent.glob("*/")):
-                _sweep(folder)
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise FileError(f"{directory}: can't be written ({reason(error)})") from error
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
-            os.close(file)
-            raise FileError(
-                f"{directory}: {holder if holder.isprintable() else 'another process'} "
-                "is writing there; wait for it, or name another directory"
-            ) from None
-        except OSError:  # a file system without locks
-            os.close(file)
-            return
-        self._file = file
-        since = datetime.now().astimezone().isoformat(" ", "seconds")
-        with suppress(OSError):  # a full disk: then the lock holds, and names nobody
-            os.ftruncate(file, 0)
-            os.pwrite(
-                file, f"process {os.getpid()} on {socket.gethostname()}, since {since},".encode(), 0
-            )
-
-    def release(self) -> None:
-        """Lets other processes write to the directory again."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()

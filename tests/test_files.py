@@ -1,4 +1,4 @@
-"""Lost if these fail: files that are whole or as they were, and one run to a directory."""
+"""Lost if these fail: files that are whole or as they were."""
 
 import errno
 import os
@@ -10,14 +10,12 @@ import pytest
 from coincide_pl.errors import FileError
 from coincide_pl.files import (
     PART,
-    Lock,
     append,
     beside,
     content_digest,
     is_as_it_was,
     reason,
     unfinished,
-    write_all,
     write_text,
 )
 
@@ -89,16 +87,6 @@ def test_what_a_killed_process_left_is_removed_and_what_may_live_stays(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"y.txt", *stay.values()}
 
 
-def test_a_run_removes_what_a_killed_one_left_where_it_writes_nothing(tmp_path):
-    dead = subprocess.check_output([sys.executable, "-c", "import os; print(os.getpid())"])
-    place = unfinished(tmp_path / "x").name.split(".")[2]
-    (tmp_path / "checkpoints").mkdir()
-    left = tmp_path / "checkpoints" / f".last.ckpt.{place}.{int(dead)}-0a-0{PART}"
-    left.write_text("")
-    with Lock(tmp_path):
-        assert not left.exists()
-
-
 def test_no_two_writes_have_a_name_in_common(tmp_path):
     code = "from coincide_pl.files import unfinished; from pathlib import Path; import sys\n"
     code += "import os; os.getpid = lambda: 7\n"  # as each container's first process has it
@@ -118,9 +106,6 @@ def test_lines_are_added_whole(tmp_path):
     path.write_text("1\n2")  # cut
     append(path, "3\n")
     assert path.read_text() == "1\n2\n3\n"
-    with path.open("r+b") as file:
-        write_all(file.fileno(), b"9", at=2)
-    assert path.read_text() == "1\n9\n3\n"
 
 
 def test_a_file_is_read_again_when_its_times_change(tmp_path):
@@ -133,21 +118,3 @@ def test_a_file_is_read_again_when_its_times_change(tmp_path):
     assert not is_as_it_was(path, digest)
     path.write_bytes(b"abc")
     assert is_as_it_was(path, digest)
-
-
-def test_a_second_run_is_told_of_the_first(tmp_path):
-    code = (
-        "import sys; from coincide_pl.files import Lock; from coincide_pl.errors import FileError\n"
-        "try: Lock(sys.argv[1])\n"
-        "except FileError as error: print(error)\n"
-    )
-
-    def second():
-        command = [sys.executable, "-c", code, str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    with Lock(tmp_path):
-        said = second()
-        assert f"process {os.getpid()} on " in said
-        assert "wait for it, or name another directory" in said
-    assert second() == ""

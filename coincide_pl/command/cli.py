@@ -28,9 +28,10 @@ from coincide_pl.command.urls import refuse_urls
 from coincide_pl.command.verbs import Verb
 from coincide_pl.command.versions import join_fit
 from coincide_pl.command.watch import watch
+from coincide_pl.data.shards.places import is_url
 from coincide_pl.errors import GO_ON, CoincideError, ConfigError, ProcessError
 from coincide_pl.evaluation import Evaluate
-from coincide_pl.files import Lock, write_text
+from coincide_pl.files import write_text
 from coincide_pl.interruption import Interrupted, interruption
 from coincide_pl.models import ExportModel, LastCheckpoint, SelfFilterModule
 from coincide_pl.models.loading import first_line
@@ -46,6 +47,7 @@ from coincide_pl.reporting.tracking.callback import (
 )
 from coincide_pl.selection import *  # noqa: F403  (selectors can be named by their class alone)
 from coincide_pl.signals import WriteDifficulty, WriteSignals
+from coincide_pl.signals.remote import owner
 
 OF_FIT = ("ckpt_path", "weights_only")
 """Options of fit that `select` and `predict` accept, so that they can be given its config whole."""
@@ -257,7 +259,7 @@ class Command(LightningCLI):
         with ExitStack() as held:
             held.callback(lambda: finish(trainer.loggers, status))
             for directory in self._outputs(root) if first else ():
-                held.enter_context(Lock(directory))
+                held.enter_context(owner(directory))
             if self.verb == "fit" and not self.config.get("ckpt_path"):
                 interruption.advice = "the same command with --ckpt_path=last goes on from here"
             with timed(root, self.verb) if first else nullcontext():
@@ -312,11 +314,11 @@ class Command(LightningCLI):
         if isinstance(error, ProcessError):
             raise error
 
-    def _outputs(self, root: str) -> list[Path]:
-        """Directories that a run has for itself."""
+    def _outputs(self, root: str) -> list[str]:
+        """Directories and addresses that a run has for itself."""
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         stores = [one.directory for one in callbacks if isinstance(one, WriteSignals)]
-        return sorted({Path(directory).resolve() for directory in (root, *stores)})
+        return sorted({one if is_url(one) else str(Path(one).resolve()) for one in (root, *stores)})
 
 
 def given(config: Any) -> list[Any]:

@@ -24,7 +24,8 @@ def fill_root(config: Namespace, verb: str) -> None:
     if config.trainer.default_root_dir is None:
         options = config.data.get("init_args") if config.data is not None else None
         signals = options.get("signals") if verb == "predict" and options is not None else None
-        config.trainer.default_root_dir = signals if isinstance(signals, str) else ROOT
+        here = isinstance(signals, str) and not URL.match(signals)
+        config.trainer.default_root_dir = signals if here else ROOT
 
 
 def checkpoint_for(verb: str, given: str | None, keepers: list[Checkpoint]) -> str | None:

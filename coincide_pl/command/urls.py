@@ -13,6 +13,8 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 OPENS_URLS = ("ShardDataset",)
 """Classes whose `path` may be an address."""
+SIGNALS = "data.signals"
+"""Option whose stores may be at addresses."""
 
 
 def refuse_urls(options: object) -> None:
@@ -25,7 +27,7 @@ def refuse_urls(options: object) -> None:
         ConfigError: naming the option.
     """
     for name, value in local_paths(options):
-        if URL.match(value):
+        if URL.match(value) and name != SIGNALS:
             raise ConfigError(f"{name}: {value} is no local path, and only those can be used here")
 
 

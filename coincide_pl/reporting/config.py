@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from coincide_pl.data.shards.places import is_url
 from coincide_pl.errors import CoincideError
 from coincide_pl.files import reading
 
@@ -71,7 +72,7 @@ def leaves(config: Config, name: str) -> dict[str, Any]:
 
 
 def stores(config: Config, folder: Path) -> list[Path]:
-    """Directories of the signals that a config names.
+    """Directories of the signals that a config names, but for those at addresses.
 
     Args:
         config: config of a stage.
@@ -84,7 +85,7 @@ def stores(config: Config, folder: Path) -> list[Path]:
     named = [named] if isinstance(named, str) else named
     if not (isinstance(named, list) and all(isinstance(one, str) for one in named)):
         raise ValueError("data.signals is neither a path nor a list of paths")
-    return [folder / Path(one).expanduser() for one in named]
+    return [folder / Path(one).expanduser() for one in named if not is_url(one)]
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, Any]]:

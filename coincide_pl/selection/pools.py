@@ -27,6 +27,7 @@ class SignalSources:
         reference: checkpoint that the signals must come from; None for any.
         layers: decoder layers that the activations must hold; None for any.
         read: fingerprints of the stores that were read, by directory; filled here.
+        cache_dir: folder for copies of stores at addresses.
     """
 
     directories: Sequence[str]
@@ -35,6 +36,7 @@ class SignalSources:
     reference: str | None
     layers: list[int] | None
     read: dict[str, str]
+    cache_dir: str
 
     def pool(self, selector: Selector, device: torch.device | None = None) -> Pool:
         """The records, with the signals that a selector needs and where these come from.
@@ -92,7 +94,9 @@ class SignalSources:
         if not self.directories:
             raise SelectionError(f"data.signals: {missing(reader, needed)}")
         data = self.records.fingerprint
-        stores = [SignalsStore(path, data=data) for path in self.directories]
+        stores = [
+            SignalsStore(path, data=data, cache_dir=self.cache_dir) for path in self.directories
+        ]
         for store in stores:
             store.check(images=self.images)
             if "activations" in store.kinds or len(stores) == 1:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from coincide_pl.signals.consistency import ResponseConsistency, VisualConsistency
     from coincide_pl.signals.difficulty import Difficulty
     from coincide_pl.signals.embeddings import LastToken, MeanToken
+    from coincide_pl.signals.filling import SignalsWriter
     from coincide_pl.signals.forward import Forward, LayerOutput, ModelFacts, Needs, Predictions
     from coincide_pl.signals.gradients import AdamGradient, Gradient, GradientNorm, Task
     from coincide_pl.signals.image_tokens import AttendedImageToken, MeanImageToken
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     )
     from coincide_pl.signals.signal import Signal
     from coincide_pl.signals.spectra import CrossAttention, LastTokenState, TokenSpectrum
-    from coincide_pl.signals.store import Signals, SignalsStore, SignalsWriter, load_signals
+    from coincide_pl.signals.store import Signals, SignalsStore, load_signals
     from coincide_pl.signals.vision import ImageFeatures
     from coincide_pl.signals.writer import WriteDifficulty, WriteSignals
 
@@ -47,6 +48,7 @@ FILES = (
     "difficulty",
     "gradients",
     "manifest",
+    "filling",
     "store",
 )
 """Where the public names are; only what writes a store, in `writer`, loads lightning."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import io
+import itertools
 import json
 import math
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -146,53 +148,87 @@ def _compared(mine: dict[str, Any], theirs: dict[str, Any], of: str) -> list[str
     ]
 
 
-def array_file(directory: Path, signal: str) -> Path:
-    """The file of a signal's array."""
-    return directory / f"{signal}.npy"
+@dataclass(frozen=True)
+class Contents:
+    """What the arrays of a sealed store hold.
+
+    Attributes:
+        digests: of each array, as if it were one `.npy` file, by name.
+        files: digests of the files of each array that lies in several.
+    """
+
+    digests: dict[str, str]
+    files: dict[str, list[str]]
+
+    def only(self, name: str) -> Contents:
+        """The same of one array."""
+        files = {name: self.files[name]} if name in self.files else {}
+        return Contents({name: self.digests[name]}, files)
+
+    def num_files(self, name: str) -> int:
+        """In how many files an array lies."""
+        return len(self.files[name]) if name in self.files else 1
+
+    def paths(self, directory: Path) -> Iterator[tuple[Path, str]]:
+        """All files, each with its digest."""
+        for name, digest in self.digests.items():
+            digests = self.files.get(name, [digest])
+            yield from zip(array_files(directory, name, len(digests)), digests, strict=True)
 
 
-def layout(manifest: Manifest, signal: str) -> tuple[bytes, int, np.dtype]:
-    """What comes before the first row, bytes of a row, dtype."""
+def array_files(directory: Path, signal: str, count: int) -> list[Path]:
+    """The files of a signal's array, in the order of their rows."""
+    if count == 1:
+        return [directory / f"{signal}.npy"]
+    return [directory / f"{signal}-{i:05d}-of-{count:05d}.npy" for i in range(1, count + 1)]
+
+
+def spans(num_rows: int, count: int) -> list[slice]:
+    """The rows of each of some files."""
+    ends = [num_rows * i // count for i in range(count + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+def layout(
+    manifest: Manifest, signal: str, num_rows: int | None = None
+) -> tuple[bytes, int, np.dtype[Any]]:
+    """What comes before the first row of a file, bytes of a row, dtype.
+
+    Args:
+        manifest: of the store.
+        signal: whose array it is.
+        num_rows: of the file (default: all).
+    """
     shape = manifest.signals[signal].shape
     dtype = np.dtype(manifest.signals[signal].dtype)
     header: dict[str, Any] = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
-    header["shape"] = (manifest.num_rows, *shape)
+    header["shape"] = (manifest.num_rows if num_rows is None else num_rows, *shape)
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, header)
     return buffer.getvalue(), math.prod(shape) * dtype.itemsize, dtype
 
 
-def check_arrays(directory: Path, manifest: Manifest) -> None:
-    """Refuses a store one of whose arrays is missing, cut or grown, or begins differently."""
+def check_arrays(directory: Path, manifest: Manifest, contents: Contents) -> None:
+    """Refuses a store one of whose files is missing, cut or grown, or begins differently."""
     for name in manifest.signals:
-        path = array_file(directory, name)
-        header, width, _ = layout(manifest, name)
-        try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                whole = file.read(len(header)) == header
-        except OSError:
-            whole = False
-        if not whole or size != len(header) + manifest.num_rows * width:
-            raise SignalsError(
-                f"{path}: missing or truncated; delete {directory} and predict again"
-            )
+        count = contents.num_files(name)
+        parts = spans(manifest.num_rows, count)
+        for path, part in zip(array_files(directory, name, count), parts, strict=True):
+            header, width, _ = layout(manifest, name, part.stop - part.start)
+            try:
+                with path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    whole = file.read(len(header)) == header
+            except OSError:
+                whole = False
+            if not whole or size != len(header) + (part.stop - part.start) * width:
+                raise SignalsError(
+                    f"{path}: missing or truncated; delete {directory} and predict again"
+                )
 
 
-def rows_done(directory: Path, num_rows: int) -> np.ndarray:
-    """Rows that the journals name; what is no row with its complement is no entry."""
-    done = np.zeros(num_rows, bool)
-    for journal in directory.glob("done.*"):
-        content = journal.read_bytes()
-        rows, complements = (
-            np.frombuffer(content[: len(content) // 16 * 16], "<i8").reshape(-1, 2).T
-        )
-        done[rows[(rows == ~complements) & (rows >= 0) & (rows < num_rows)]] = True
-    return done
-
-
-def read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
-    """A store's manifest, and the digests of its arrays by name; None where rows are missing.
+def read_manifest(directory: Path) -> tuple[Manifest, Contents | None]:
+    """A store's manifest, and what its arrays hold; None where it is not sealed.
 
     Raises:
         SignalsError: the manifest is damaged, or of an earlier version.
@@ -201,6 +237,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
     try:
         content = json.loads(path.read_text())
         fields, digests = dict(content["manifest"]), content["digests"]
+        files = content.get("files", {})
         if content.get("seal") not in (None, _seal(content)):
             raise ValueError("seal")
         if "images" not in fields:
@@ -213,9 +250,17 @@ def read_manifest(directory: Path) -> tuple[Manifest, dict[str, str] | None]:
             layout(manifest, name)
         if digests is not None and set(digests) != set(manifest.signals):
             raise ValueError("digests")
+        for name, parts in files.items():
+            if name not in signals or not 1 < len(parts) <= manifest.num_rows:
+                raise ValueError("files")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise SignalsError(f"{path}: a damaged manifest; delete {directory}") from error
-    return manifest, digests
+    if digests is None and any(directory.glob("done.*")):
+        raise SignalsError(
+            f"{directory}: begun by an earlier version, and not finished; finish it with that "
+            "version, or delete it and run `coincide predict` again"
+        )
+    return manifest, None if digests is None else Contents(digests, files)
 
 
 def _earlier(directory: Path, fields: dict[str, Any]) -> str:
@@ -228,13 +273,18 @@ def _earlier(directory: Path, fields: dict[str, Any]) -> str:
     )
 
 
-def write_manifest(directory: Path, manifest: Manifest, digests: dict[str, str] | None) -> None:
-    """Writes a store's manifest, with the digests of its arrays once all rows are there."""
-    content = {"manifest": asdict(manifest), "digests": digests}
+def write_manifest(directory: Path, manifest: Manifest, contents: Contents | None) -> None:
+    """Writes a store's manifest, with what its arrays hold once it is sealed."""
+    content: dict[str, Any] = {"manifest": asdict(manifest), "digests": None}
+    if contents is not None:
+        content["digests"] = contents.digests
+        if contents.files:
+            content["files"] = contents.files
     with beside(directory / MANIFEST) as aside:
         aside.write_text(json.dumps({**content, "seal": _seal(content)}, indent=1))
 
 
 def _seal(content: dict[str, Any]) -> str:
-    text = json.dumps([content["manifest"], content["digests"]], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    """A digest of all that the manifest says."""
+    said = [content[key] for key in ("manifest", "digests", "files") if key in content]
+    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,196 +1,35 @@
 """Per-sample signals on disk: one array a signal, rows in record order, and what they come from.
 
-A store is a directory: `manifest.json`, `<signal>.npy` for each signal, and `done.<rank>` journals
-of the rows written, appended to after the rows themselves. Any number of processes write any rows
-in any order; killed at any moment, the next run goes on with the rows that no journal names. What
-changes in a finished store is found when it is opened.
+A sealed store is a directory with `manifest.json` and, for each signal, `<signal>.npy`, or
+`<signal>-00001-of-00027.npy` and so on where the array is large. A store that is being filled
+(`filling`) has `shards/` in their place. What changes in a finished store is found when it is
+opened.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from uuid import uuid4
+from typing import cast
 
 import numpy as np
 
+from coincide_pl.data.shards.places import is_url
 from coincide_pl.errors import SignalsError
-from coincide_pl.files import content_digest, is_as_it_was, reason, write_all
+from coincide_pl.files import is_as_it_was
 from coincide_pl.signals.manifest import (
     MANIFEST,
-    Manifest,
     Origin,
-    array_file,
+    array_files,
     check_arrays,
-    layout,
     read_manifest,
-    rows_done,
-    write_manifest,
 )
-
-SYNC_EVERY = 5.0
-"""Seconds between the notes of what is done, each after the rows themselves are on disk."""
-
-
-class SignalsWriter:
-    """Fills a store, or goes on filling one made from the same things."""
-
-    def __init__(self, directory: str | Path, manifest: Manifest, rank: int = 0) -> None:
-        """Opens a store that `create` has made.
-
-        Args:
-            directory: the store.
-            manifest: as given to `create`.
-            rank: this process; each has a journal of its own, also where several have one rank.
-        """
-        self.directory, self.manifest = Path(directory), manifest
-        self.done = rows_done(self.directory, manifest.num_rows)
-        self._files = {
-            name: (os.open(array_file(self.directory, name), os.O_RDWR), *layout(manifest, name))
-            for name in manifest.signals
-        }
-        self._journal = _journal(self.directory / f"done.{rank}")
-        self._written: list[np.ndarray] = []
-        self._synced = time.monotonic()
-
-    @staticmethod
-    def create(directory: str | Path, manifest: Manifest) -> None:
-        """Make an empty store, or check that the one there was made from the same things.
-
-        Raises:
-            SignalsError: another store, or something else, is there.
-        """
-        directory = Path(directory)
-        if (directory / MANIFEST).exists():
-            old, _ = read_manifest(directory)
-            if different := old.differences(manifest):
-                raise SignalsError(
-                    f"{directory}: its signals come from {'; '.join(different)}: "
-                    "name another directory in data.signals, or delete this one"
-                )
-            check_arrays(directory, manifest)
-            return
-        if array_file(directory.parent, directory.name).exists():
-            raise SignalsError(
-                f"{directory}: names a signal of the store {directory.parent}; name another"
-            )
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            for journal in directory.glob("done.*"):
-                journal.unlink()
-            for name, signal in manifest.signals.items():
-                shape = (manifest.num_rows, *signal.shape)
-                np.lib.format.open_memmap(array_file(directory, name), "w+", signal.dtype, shape)
-        except OSError as error:
-            raise SignalsError(f"{directory}: can't be written ({reason(error)})") from error
-        write_manifest(directory, manifest, None)
-
-    def write(self, rows: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
-        """Write some rows of every signal, but for those that were done before; note them as done.
-
-        Args:
-            rows: int64 [B].
-            values: [B, ...] by signal.
-
-        Raises:
-            SignalsError: a value is not finite, rows are of another shape, or the disk is full.
-        """
-        for name, signal in self.manifest.signals.items():
-            if values[name].shape != (wanted := (len(rows), *signal.shape)):
-                raise SignalsError(
-                    f"{signal.class_path}: its rows for {len(rows)} samples have the shape "
-                    f"{list(values[name].shape)}, and its `shape` says {list(wanted)}"
-                )
-        new = ~self.done[rows]
-        values = {name: values[name][new] for name in self._files}
-        rows = rows[new]
-        for name, (file, header, width, dtype) in self._files.items():
-            array = np.ascontiguousarray(values[name], dtype)
-            if not np.isfinite(array).all():
-                bad = rows[~np.isfinite(array.reshape(len(rows), -1)).all(1)]
-                raise SignalsError(
-                    f"{name} of record {bad[0]} holds NaN or infinity: the model overflows "
-                    "(try another dtype or precision) or its weights are broken"
-                )
-            for row, value in zip(rows.tolist(), array, strict=True):
-                self._write(file, value.tobytes(), len(header) + row * width, name)
-        self._written.append(rows.astype("<i8"))
-        if time.monotonic() - self._synced > SYNC_EVERY:
-            self._note_written()
-
-    def _note_written(self) -> None:
-        """Notes what was written, once it is on disk and would outlast a power cut."""
-        rows = np.concatenate(self._written) if self._written else np.zeros(0, "<i8")
-        for name, (file, *_) in self._files.items():
-            try:
-                os.fsync(file)
-            except OSError as error:
-                raise SignalsError(
-                    f"{array_file(self.directory, name)}: {reason(error)}"
-                ) from error
-        self._write(self._journal, np.stack([rows, ~rows], 1).tobytes(), None, "done")
-        self._written, self._synced = [], time.monotonic()
-
-    def _write(self, file: int, content: bytes, at: int | None, name: str) -> None:
-        try:
-            write_all(file, content, at)
-        except OSError as error:
-            path = self.directory / (name if at is None else f"{name}.npy")
-            raise SignalsError(f"{path}: can't be written ({reason(error)})") from error
-
-    def close(self) -> None:
-        """Note what is written, and close; a second call does nothing."""
-        if self._files:
-            try:
-                self._note_written()
-            finally:
-                for file in (*(entry[0] for entry in self._files.values()), self._journal):
-                    os.close(file)
-                self._files = {}
-
-    @staticmethod
-    def finish(directory: str | Path) -> None:
-        """Once no process writes any more: check that all rows are there, and seal the store.
-
-        Raises:
-            SignalsError: rows are missing.
-        """
-        directory = Path(directory)
-        manifest, digests = read_manifest(directory)
-        if digests is not None:
-            return
-        missing = int((~rows_done(directory, manifest.num_rows)).sum())
-        if missing:
-            raise SignalsError(f"{directory}: {missing} of {manifest.num_rows} rows are missing")
-        found = {name: content_digest(array_file(directory, name)) for name in manifest.signals}
-        write_manifest(directory, manifest, found)
-
-
-def _journal(path: Path) -> int:
-    """Opens a journal that no living process writes: this one, or the first free one beside it."""
-    name, number = path, 0
-    while True:
-        file = os.open(name, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            os.close(file)
-            number += 1
-            name = path.with_name(f"{path.name}.{number}")
-            continue
-        except OSError:  # a file system without locks
-            os.close(file)
-            name = path.with_name(f"{path.name}.{uuid4().hex}")
-            return os.open(name, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
-        size = os.fstat(file).st_size
-        os.ftruncate(file, size - size % 16)  # what a kill left half-written
-        return file
+from coincide_pl.signals.parted import PartedArray
+from coincide_pl.signals.remote import CACHE, local_copy
+from coincide_pl.signals.shards import rows_done
 
 
 class SignalsStore(Mapping[str, np.ndarray]):
@@ -203,43 +42,46 @@ class SignalsStore(Mapping[str, np.ndarray]):
         data: str | None = None,
         model: str | None = None,
         layers: list[int] | None = None,
+        cache_dir: str | Path = CACHE,
     ) -> None:
         """Opens a store and checks that it is what is asked for.
 
         Args:
             directory: the store, or the store and one of its signals (`signals/activations`), for
-                that one alone.
+                that one alone; an address that fsspec opens is read through a local copy.
             data: fingerprint of the records that its rows must belong to.
             model: fingerprint of the model that it must come from.
             layers: decoder layers that its signals must have read, where they read layers.
+            cache_dir: folder for copies of stores at addresses.
 
         Raises:
             SignalsError: missing, unfinished, truncated, or made from something else.
         """
+        if is_url(str(directory)):
+            directory = local_copy(str(directory), cache_dir)
         self.directory, only = Path(directory), ""
         if not (self.directory / MANIFEST).is_file():
             self.directory, only = self.directory.parent, self.directory.name
         if not (self.directory / MANIFEST).is_file():
             raise SignalsError(f"{directory}: no signals here; make them with `coincide predict`")
-        self.manifest, digests = read_manifest(self.directory)
+        self.manifest, contents = read_manifest(self.directory)
         if only:
             if only not in self.manifest.signals:
                 held = ", ".join(self.manifest.signals)
                 raise SignalsError(f"{self.directory}: holds {held}, and no {only}")
             alone = {only: self.manifest.signals[only]}
             self.manifest = replace(self.manifest, signals=alone)
-            digests = {only: digests[only]} if digests is not None else None
+            contents = contents and contents.only(only)
         self.check(data=data, model=model, layers=layers)
-        if digests is None:
-            missing = int((~rows_done(self.directory, self.manifest.num_rows)).sum())
+        if contents is None:
+            missing = int((~rows_done(self.directory, self.manifest)).sum())
             raise SignalsError(
                 f"{directory}: incomplete, {missing} of {self.manifest.num_rows} rows are missing; "
                 "run the same `coincide predict` again to go on"
             )
-        self.digests = digests
-        check_arrays(self.directory, self.manifest)
-        for name, digest in digests.items():
-            path = array_file(self.directory, name)
+        self.contents = contents
+        check_arrays(self.directory, self.manifest, contents)
+        for path, digest in contents.paths(self.directory):
             if not is_as_it_was(path, digest):
                 raise SignalsError(
                     f"{path}: changed since it was written; delete {directory} and predict again"
@@ -298,15 +140,15 @@ class SignalsStore(Mapping[str, np.ndarray]):
     def fingerprint(self) -> str:
         """Digest of what the store was made from and of its contents."""
         content = {k: v for k, v in asdict(self.manifest).items() if k != "versions"}
-        text = json.dumps([content, self.digests], sort_keys=True)
+        text = json.dumps([content, self.contents.digests], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.manifest.signals:
             raise KeyError(name)
-        path = array_file(self.directory, name)
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
+        files = array_files(self.directory, name, self.contents.num_files(name))
+        parts = [np.load(path, mmap_mode="r", allow_pickle=False) for path in files]
+        return parts[0] if len(parts) == 1 else cast("np.ndarray", PartedArray(parts))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.manifest.signals)

@@ -21,10 +21,10 @@ from coincide_pl.errors import ConfigError, SignalsError
 from coincide_pl.files import beside, check_replaced
 from coincide_pl.processes import on_first_process
 from coincide_pl.signals.difficulty import Difficulty
+from coincide_pl.signals.filling import SignalsWriter
 from coincide_pl.signals.forward import ModelFacts
 from coincide_pl.signals.manifest import Manifest, StoredSignal
 from coincide_pl.signals.signal import Signal
-from coincide_pl.signals.store import SignalsWriter
 
 
 class SignalsSource(Protocol):

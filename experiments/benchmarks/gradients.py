@@ -35,8 +35,8 @@ from coincide_pl.models.tiny import tiny_llava
 from coincide_pl.reporting.tables import Table
 from coincide_pl.selection import Icons, Less, Pool, Selector, Tive
 from coincide_pl.signals import AdamGradient, Gradient, GradientNorm, Signal
+from coincide_pl.signals.filling import SignalsWriter
 from coincide_pl.signals.manifest import Manifest, Origin, StoredSignal
-from coincide_pl.signals.store import SignalsWriter
 
 ROUNDS = 5
 BLOCK = 8192

@@ -48,7 +48,7 @@ def test_predict_notes_its_stage_beside_its_signals(command, data, tiny, tmp_pat
 @pytest.mark.parametrize(
     "words",
     [
-        ("select", "--data.signals=s3://bucket/signals"),
+        ("select", "--data.selection=s3://bucket/selection.safetensors"),
         ("select", "--data.cache_dir=gs://bucket/cache"),
         ("select", "--trainer.default_root_dir=s3://bucket/run"),
         ("select", "--data.train.image_folder=https://x.org/images"),

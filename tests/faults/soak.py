@@ -22,7 +22,7 @@ from stages import STAGES, TWO, Journey, write_data
 from test_endings import PREDICT, STEP, TEST, SmallDisk
 from test_kills import OFTEN
 
-PLACES = ("os:replace", "os:write", "os:pwrite", "os:fsync", "os:open", PREDICT, STEP, TEST)
+PLACES = ("os:replace", "os:write", "os:preadv", "os:fsync", "os:open", PREDICT, STEP, TEST)
 PLACES += (
     "coincide_pl.selection.steps.cluster_order:ClusterOrder._read",
     "coincide_pl.selection.arrays.kmeans:unit_centroids",

@@ -84,14 +84,23 @@ def test_a_store(tmp_path):
 def test_an_unfinished_store(tmp_path):
     """Whatever happens to the journal, what it names was written; the rest is written again."""
     write(tmp_path, range(5))
-    for _ in damages(tmp_path / "done.0", 80):
+    (journal,) = tmp_path.glob("shards/*.rows")
+    for _ in damages(journal, 80):
         done = SignalsWriter(tmp_path, manifest()).done
         assert not done[5:].any()
-    content = (tmp_path / "activations.npy").read_bytes()
-    for cut in (content[:-3], content + b"x", b"", b"\0" * len(content)):
-        (tmp_path / "activations.npy").write_bytes(cut)
-        with pytest.raises(SignalsError, match=r"activations.npy: missing or truncated"):
-            write(tmp_path, range(5, N))
+    (values,) = tmp_path.glob("shards/*.activations.values")
+    content = values.read_bytes()
+    values.write_bytes(content[:-3])
+    assert SignalsWriter(tmp_path, manifest()).done.sum() == 4
+    values.write_bytes(content)
+    write(tmp_path, range(5, N))
+    damaged = r"activations.values: damaged; delete .*/shards/0-.*\* and run the same"
+    for _ in damages(values, 40):
+        with pytest.raises(SignalsError, match=f"{damaged}|of {N} rows are missing"):
+            SignalsWriter.finish(tmp_path)
+    journal.unlink()
+    write(tmp_path, range(5), finish=True)
+    np.testing.assert_array_equal(SignalsStore(tmp_path)["activations"], ROWS)
 
 
 @settings(max_examples=40, deadline=None)
@@ -102,8 +111,9 @@ def test_rows_in_any_order_with_anything_after_them(tmp_path_factory, parts, res
     for part in parts:
         write(folder, part)
     SignalsWriter.create(folder, manifest())
-    with (folder / "done.0").open("ab") as file:
-        file.write(rest)
+    for journal in folder.glob("shards/*.rows"):
+        with journal.open("ab") as file:
+            file.write(rest)
     if {row for part in parts for row in part} != set(range(N)):
         with pytest.raises(SignalsError, match=f"of {N} rows are missing"):
             SignalsWriter.finish(folder)

@@ -15,6 +15,8 @@ from harness import All, AtCall, Send
 from test_kills import OFTEN, STORE
 
 STEP = "coincide_pl.models.target:TargetModule.training_step"
+ENTRY = 20
+"""Bytes of a journal's note of a row and its value."""
 PREDICT = "coincide_pl.models.reference:ReferenceModule.predict_step"
 TEST = "coincide_pl.models.target:TargetModule.test_step"
 
@@ -22,7 +24,7 @@ TEST = "coincide_pl.models.target:TargetModule.test_step"
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_path_with_a_line_and_nothing_lost(runner, whole, fresh, number):
     places = {
-        "predict": [("coincide_pl.data.columns:_chunk", 1), (PREDICT, 4), ("os:pwrite", 3)],
+        "predict": [("coincide_pl.data.columns:_chunk", 1), (PREDICT, 4), ("os:write", 3)],
         "select": [
             ("coincide_pl.selection.steps.cluster_order:ClusterOrder._read", 3),
             ("os:replace", 3),
@@ -48,7 +50,8 @@ def test_a_batch_in_hand_is_finished_and_kept(runner, fresh):
     """Also where nothing is kept but at the end: the checkpoint and the journal are written."""
     result = runner(*fresh.words("predict"), fault=AtCall(PREDICT, 4, Send(signal.SIGTERM)))
     assert result.status == 143, result.message
-    assert (fresh.signals / "done.0").stat().st_size == 4 * 4 * 16
+    (journal,) = (fresh.signals / "shards").glob("*.rows")
+    assert journal.stat().st_size == 4 * 4 * ENTRY
     assert runner(*fresh.words("predict")).status == 0
     result = runner(*fresh.words("fit"), fault=AtCall(STEP, 4, Send(signal.SIGTERM)))
     assert result.status == 143, result.message
@@ -108,8 +111,9 @@ class SmallDisk:
     ("stage", "place", "size", "said"),
     [
         ("predict", "coincide_pl.data.columns:_chunk", 1000, ".arrow"),
-        ("predict", f"{STORE}:SignalsWriter.create", 3000, "signals"),
-        ("predict", f"{STORE}:SignalsWriter.write", 3000, "activations.npy"),
+        ("predict", f"{STORE}:SignalsWriter.create", 700, "manifest.json"),
+        ("predict", f"{STORE}:SignalsWriter.write", 1000, "activations.values"),
+        ("predict", f"{STORE}:seal", 1000, "activations.npy"),
         ("select", "coincide_pl.selection.selection:Selection.save", 1000, "selection.safetensors"),
         ("fit", "torch:save", 30000, "last.ckpt"),
         ("fit", "coincide_pl.models.export:save_checkpoint", 30000, "run/model"),

@@ -110,7 +110,10 @@ def test_arrays_with_objects_are_refused(mark, tmp_path):
     el2n = StoredSignal.of(El2n(), ModelFacts())
     manifest = Manifest("d", 1, "m", "time:i", {}, {}, {"el2n": el2n}, {})
     SignalsWriter.create(tmp_path / "s", manifest)
-    SignalsWriter(tmp_path / "s", manifest).close()
+    writer = SignalsWriter(tmp_path / "s", manifest)
+    writer.write(np.zeros(1, int), {"el2n": np.zeros(1, np.float32)})
+    writer.close()
+    SignalsWriter.finish(tmp_path / "s")
     np.save(tmp_path / "s/el2n.npy", np.array([Bomb(mark)], object), allow_pickle=True)
     with pytest.raises(SignalsError, match=r"el2n.npy: missing or truncated"):
         SignalsWriter.create(tmp_path / "s", manifest)

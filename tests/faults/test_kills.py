@@ -7,7 +7,7 @@ import signal
 from harness import All, AtCall, Set
 from stages import STAGES
 
-NOTE, STORE = "coincide_pl.reporting.stages", "coincide_pl.signals.store"
+NOTE, STORE = "coincide_pl.reporting.stages", "coincide_pl.signals.filling"
 OFTEN = (
     Set(f"{STORE}:SYNC_EVERY", 0.0),
     Set("coincide_pl.selection.arrays.kmeans:KEEP_EVERY", 0.0),
@@ -20,11 +20,13 @@ KILLS = {
     "predict": [
         AtCall("coincide_pl.data.columns:_chunk"),  # while the records are read
         AtCall("os:replace"),  # the records are written, and not yet in place
-        AtCall("numpy.lib.format:open_memmap", after=True),  # arrays without a manifest
-        AtCall("os:pwrite", 3),  # some rows of a batch
-        AtCall("os:write"),  # rows that no journal names
-        AtCall("os:write", 2, after=True),
+        AtCall(f"{STORE}:write_manifest"),  # a folder for shards, and no manifest
+        AtCall("os:write", 2),  # rows that no journal names
+        AtCall("os:fsync", 4),
         AtCall(f"{STORE}:SignalsWriter.finish"),  # all rows, not sealed
+        AtCall("coincide_pl.signals.sealing:layout", 4),  # an array beside its place
+        AtCall(f"{STORE}:write_manifest", 1),  # arrays without their digests
+        AtCall(f"{STORE}:remove_shards"),  # sealed, with the shards
         AtCall(f"{NOTE}:append"),  # done, and its time not noted
     ],
     "select": [

@@ -9,8 +9,8 @@ from coincide_pl.data.record import UNNAMED, Record
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection import Icons, Less, Pool, Tive
 from coincide_pl.selection.methods.tive import scores
+from coincide_pl.signals import SignalsStore, SignalsWriter
 from coincide_pl.signals.manifest import Manifest, Origin, StoredSignal
-from coincide_pl.signals.store import SignalsStore, SignalsWriter
 
 D = 6
 

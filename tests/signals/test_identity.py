@@ -120,7 +120,7 @@ def test_a_predict_goes_on_with_nothing_else_than_it_began_with(run, tmp_path, w
     manifest = tmp_path / "signals/manifest.json"
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**content, "digests": None, "seal": None}))
-    (tmp_path / "signals/done.0").write_bytes(b"")  # as if it had been stopped at the start
+    (tmp_path / "signals/shards").mkdir()  # as if it had been stopped at the start
     status, told = run("predict", word)
     assert (status, f"come from {said}: name another directory" in told) == (1, True), told
     assert run("predict")[0] == 0

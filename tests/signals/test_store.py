@@ -1,15 +1,21 @@
 """Lost if these fail: rows that are what they claim to be, after any interruption."""
 
+import hashlib
 import json
-import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import coincide_pl.signals.sealing as sealing
 from coincide_pl.errors import SignalsError
+from coincide_pl.files import content_digest
+from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.signals import (
     Activations,
     El2n,
@@ -76,8 +82,9 @@ def test_rows_in_any_order_from_any_process(tmp_path):
 
 def test_an_unfinished_store_says_how_much_is_missing_and_goes_on(tmp_path):
     write(tmp_path, range(20))
-    with (tmp_path / "done.0").open("ab") as file:
-        file.write(b"\1\2\3")  # a kill in the middle of a write
+    for path in (tmp_path / "shards").iterdir():
+        with path.open("ab") as file:
+            file.write(b"\1\2\3")  # a kill in the middle of a write
     with pytest.raises(SignalsError, match="incomplete, 30 of 50 rows are missing"):
         SignalsStore(tmp_path)
     with pytest.raises(SignalsError, match="30 of 50"):
@@ -169,6 +176,97 @@ def test_nan_is_refused_with_its_row(tmp_path):
     writer.close()
 
 
+def parted(folder, monkeypatch, bytes_each=100):
+    """The store in several files: 8 rows of activations each, and 25 scores."""
+    monkeypatch.setattr(sealing, "FILE_BYTES", bytes_each)
+    order = np.random.default_rng(2).permutation(N)
+    write(folder, order[:30], order[30:41], rank=3)
+    write(folder, order[41:])
+    SignalsWriter.finish(folder)
+    return folder
+
+
+def test_arrays_in_several_files_are_the_same_as_in_one(tmp_path, monkeypatch):
+    one = SignalsStore(full(tmp_path / "one"))
+    monkeypatch.setattr(sealing, "BLOCK_BYTES", 50)
+    many = SignalsStore(parted(tmp_path / "many", monkeypatch))
+    assert many.fingerprint == one.fingerprint
+    assert len([*(tmp_path / "many").glob("activations-*-of-00006.npy")]) == 6
+    assert not (tmp_path / "many/shards").exists()
+    for name in one:
+        array, whole = many[name], np.asarray(one[name])
+        np.testing.assert_array_equal(np.asarray(array, np.float64), whole.astype(np.float64))
+        assert (len(array), array.shape, array.dtype) == (N, whole.shape, whole.dtype)
+        mask = np.arange(N) % 3 == 0
+        for index in (3, -1, slice(None), slice(7, 30), slice(9, 9), slice(40, 2, -3), mask):
+            np.testing.assert_array_equal(array[index], whole[index])
+        for rows in ([], [49, 0, 0, 17], [[1, 2], [-3, 4]], np.arange(5, 45)):
+            rows = np.array(rows, int)
+            np.testing.assert_array_equal(array[rows], whole[rows])
+            if whole.ndim > 1:
+                np.testing.assert_array_equal(array[rows, ..., 1:3], whole[rows, ..., 1:3])
+    with pytest.raises(IndexError, match="none of 50"):
+        many["el2n"][[3, 50]]
+
+
+@given(st.lists(st.integers(0, N - 1), max_size=30), st.integers(0, N), st.integers(0, N))
+def test_selection_reads_several_files_as_one(stores, rows, start, stop):
+    """Blocks, gathered rows and rows at random; of all rows and of some."""
+    one, many = (Rows(store["activations"]) for store in stores)
+    start, stop = sorted((start, stop))
+    rows = np.array(rows, int)
+    np.testing.assert_array_equal(many.block(start, stop), one.block(start, stop))
+    np.testing.assert_array_equal(many.gather(np.sort(rows)), one.gather(np.sort(rows)))
+    for some in (rows, slice(start, stop)):
+        np.testing.assert_array_equal(many.floats(some, True), one.floats(some, True))
+    few = np.unique(rows)
+    one, many = one.subset(few), many.subset(few)
+    np.testing.assert_array_equal(many.block(0, len(few)), one.block(0, len(few)))
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """One store, in one file and in several."""
+    folder = tmp_path_factory.mktemp("stores")
+    with pytest.MonkeyPatch.context() as patch:
+        return SignalsStore(full(folder / "one")), SignalsStore(parted(folder / "many", patch))
+
+
+def test_a_damaged_file_of_several_is_named(tmp_path, monkeypatch):
+    folder = parted(tmp_path, monkeypatch)
+    path = folder / "activations-00004-of-00006.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"\7")
+    with pytest.raises(SignalsError, match=r"activations-00004-of-00006.npy: changed since"):
+        SignalsStore(folder)
+    path.write_bytes(content[:-1])
+    with pytest.raises(SignalsError, match=r"activations-00004-of-00006.npy: missing or truncated"):
+        SignalsStore(folder)
+
+
+def test_a_store_that_an_earlier_version_wrote_is_read(tmp_path):
+    """One file each, journals beside them; an unfinished one says what to do."""
+    new = SignalsStore(full(tmp_path / "new"))
+    old = tmp_path / "old"
+    old.mkdir()
+    np.save(old / "activations.npy", ROWS)
+    np.save(old / "el2n.npy", SCORES)
+    (old / "done.0").write_bytes(b"\0" * 16)
+    digests = {name: content_digest(old / f"{name}.npy") for name in ("activations", "el2n")}
+    content = {"manifest": asdict(manifest()), "digests": digests}
+    text = json.dumps([content["manifest"], digests], sort_keys=True)
+    seal = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    (old / "manifest.json").write_text(json.dumps({**content, "seal": seal}))
+    assert SignalsStore(old).fingerprint == new.fingerprint
+    np.testing.assert_array_equal(SignalsStore(old)["activations"], ROWS)
+    SignalsWriter.create(old, manifest())
+    assert SignalsWriter(old, manifest()).done.all()
+    (old / "manifest.json").write_text(json.dumps({**content, "digests": None}))
+    for use in (SignalsStore, lambda path: SignalsWriter.create(path, manifest())):
+        with pytest.raises(SignalsError, match="begun by an earlier version, and not finished"):
+            use(old)
+
+
 def test_missing_truncated_and_damaged_stores_are_named(tmp_path):
     with pytest.raises(SignalsError, match="no signals here"):
         SignalsStore(tmp_path / "none")
@@ -188,15 +286,15 @@ def test_missing_truncated_and_damaged_stores_are_named(tmp_path):
 
 def test_other_contents_have_another_fingerprint(tmp_path):
     one = SignalsStore(full(tmp_path / "a")).fingerprint
-    write(tmp_path / "b", range(N))
-    with (tmp_path / "b" / "el2n.npy").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\7")
+    SignalsWriter.create(tmp_path / "b", manifest())
+    writer = SignalsWriter(tmp_path / "b", manifest())
+    writer.write(np.arange(N), {"activations": ROWS, "el2n": SCORES + (SCORES == N - 1)})
+    writer.close()
     SignalsWriter.finish(tmp_path / "b")
     assert SignalsStore(tmp_path / "b").fingerprint != one
 
 
-def test_two_that_have_one_rank_note_in_journals_of_their_own(tmp_path):
+def test_two_that_have_one_rank_write_files_of_their_own(tmp_path):
     SignalsWriter.create(tmp_path, manifest())
     one = SignalsWriter(tmp_path, manifest(), 0)
     program = (
@@ -207,15 +305,12 @@ def test_two_that_have_one_rank_note_in_journals_of_their_own(tmp_path):
         "two.write(rows, {'activations': ROWS[rows], 'el2n': SCORES[rows]})\n"
         "two.close()\n"
     )
-    with (tmp_path / "done.0").open("ab") as file:
-        file.write(b"\1\2\3")  # what the first has not finished writing
-    subprocess.run([sys.executable, "-c", program], check=True)
-    assert (tmp_path / "done.0").stat().st_size == 3
-    assert (tmp_path / "done.0.1").stat().st_size == 25 * 16
-    os.truncate(tmp_path / "done.0", 0)
     rows = np.arange(25)
-    one.write(rows, {"activations": ROWS[rows], "el2n": SCORES[rows]})
+    one.write(rows[:10], {"activations": ROWS[:10], "el2n": SCORES[:10]})
+    subprocess.run([sys.executable, "-c", program], check=True)
+    one.write(rows[10:], {"activations": ROWS[10:25], "el2n": SCORES[10:25]})
     one.close()
+    assert {path.stat().st_size for path in tmp_path.glob("shards/*.rows")} == {25 * 24}
     SignalsWriter.finish(tmp_path)
     np.testing.assert_array_equal(SignalsStore(tmp_path)["activations"], ROWS)
 
@@ -248,7 +343,7 @@ def test_rows_of_another_shape_never_reach_their_neighbors(tmp_path, shape):
     with pytest.raises(SignalsError, match=message):
         writer.write(np.arange(4), values)
     writer.close()
-    assert not np.fromfile(tmp_path / "activations.npy", np.uint8)[-N * 12 :].any()
+    assert not any((tmp_path / "shards").iterdir())
 
 
 def test_a_store_is_not_begun_where_a_signal_of_another_is_named(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import Array, ArrayLike, Floats, Ints, array_of
+from coincide_pl.signals.parted import PartedArray
 
 MEMORY = 2 << 30
 """Bytes of rows, products and kernels held at once, unless told otherwise."""
@@ -54,11 +55,11 @@ class Part:
 
 
 class Rows:
-    """Rows [n, D] of an array in memory or in a memory-mapped `.npy` file, or of several of them.
+    """Rows [n, D] of an array in memory or in memory-mapped `.npy` files, or of several of them.
 
     Several arrays [n, D_i] are read as one of [n, ΣD_i], side by side. Pages of a memory map count
-    as the process's memory and are faulted in 4 KiB at a time; so blocks of rows come from the file
-    under the map by `pread`, whole runs of rows at once.
+    as the process's memory and are faulted in 4 KiB at a time; so blocks of rows come from the
+    files under the map by `pread`, whole runs of rows at once.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Rows:
         if isinstance(features[0], Part):
             chosen = features[0].rows if chosen is None else features[0].rows[chosen]
         self.parts: list[Array] = [
-            part.whole if isinstance(part, Part) else array_of(part) for part in features
+            part.whole if isinstance(part, Part) else _array(part) for part in features
         ]
         for part in self.parts:
             if part.ndim != 2 or len(part) != len(self.parts[0]):
@@ -87,10 +88,7 @@ class Rows:
                 raise SelectionError(f"{name} must be float numbers, not {part.dtype}")
         self.chosen = chosen
         self.width: int = sum(part.shape[1] for part in self.parts)
-        self._files = [_opened(part) for part in self.parts]
-        for file in self._files:
-            if file is not None:
-                weakref.finalize(self, os.close, file)
+        self._files = [Files.under(part) for part in self.parts]
 
     @classmethod
     def of(cls, features: ArrayLike | Part | Rows) -> Rows:
@@ -122,8 +120,8 @@ class Rows:
         if self.chosen is not None:
             rows = self.chosen[rows]
         read = [
-            part[rows] if file is None else _from_file(part, file, rows)
-            for part, file in zip(self.parts, self._files, strict=True)
+            part[rows] if files is None else files.read(part, rows)
+            for part, files in zip(self.parts, self._files, strict=True)
         ]
         return read[0] if len(read) == 1 else np.concatenate(read, 1)
 
@@ -192,44 +190,70 @@ def spans(count: int, height: int) -> Iterator[slice]:
         yield slice(start, min(start + height, count))
 
 
-def _opened(array: Array) -> int | None:
-    """The file under a memory map, open for reading; None where rows don't follow each other."""
-    name = getattr(array, "filename", None)
-    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
-    if not mapped or name is None or not array.flags.c_contiguous:
-        return None
-    return os.open(name, os.O_RDONLY)
+class Files:
+    """The files under a memory-mapped array, open for reading."""
 
+    def __init__(self, maps: Sequence[np.memmap[Any, Any]], opened: list[int]) -> None:
+        """Takes the files as they are.
 
-def _from_file(array: Array, file: int, rows: Ints) -> Array:
-    """Rows of a memory map, read from the file under it."""
-    out = np.empty((len(rows), array.shape[1]), array.dtype)
-    if not len(rows):
+        Args:
+            maps: memory maps [n_i, D], each of a file, with the next rows of the array.
+            opened: descriptors of these files.
+        """
+        self.maps, self.opened = maps, opened
+        self.starts = np.cumsum([0, *map(len, maps)])[:-1]
+
+    @classmethod
+    def under(cls, array: Array) -> Files | None:
+        """The files of an array; None where it is no memory map of whole rows one by one."""
+        if isinstance(array, PartedArray):
+            return cls(array.parts, array.files)
+        if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
+            return None
+        if array.filename is None or not array.flags.c_contiguous:
+            return None
+        found = cls([array], [os.open(array.filename, os.O_RDONLY)])
+        weakref.finalize(found, os.close, found.opened[0])
+        return found
+
+    def read(self, array: Array, rows: Ints) -> Array:
+        """Rows in ascending order; runs of neighbors in one file are read at once."""
+        out = np.empty((len(rows), array.shape[1]), array.dtype)
+        if not len(rows):
+            return out
+        which = np.searchsorted(self.starts, rows, "right") - 1
+        new = (np.diff(rows, prepend=-2) != 1) | (np.diff(which, prepend=-1) != 0)
+        heads = np.flatnonzero(new)
+        ends = np.append(heads[1:], len(rows))
+        places = (rows - self.starts[which])[heads]
+        runs = zip(
+            heads.tolist(), ends.tolist(), which[heads].tolist(), places.tolist(), strict=True
+        )
+        jobs = [(out[a:b], i, place) for a, b, i, place in runs]
+        if len(jobs) == 1:
+            self._fill(*jobs[0])
+        else:
+            step = max(1, len(jobs) // (4 * READERS))
+            parts = [jobs[i : i + step] for i in range(0, len(jobs), step)]
+            with ThreadPoolExecutor(READERS) as readers:
+                list(readers.map(self._fill_all, parts))
         return out
-    heads = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-    ends = np.append(heads[1:], len(rows))
-    jobs = [(out[a:b], int(rows[a])) for a, b in zip(heads.tolist(), ends.tolist(), strict=True)]
-    if len(jobs) == 1:
-        _read(array, file, *jobs[0])
-    else:
-        step = max(1, len(jobs) // (4 * READERS))
-        parts = [jobs[i : i + step] for i in range(0, len(jobs), step)]
-        with ThreadPoolExecutor(READERS) as readers:
-            list(readers.map(lambda some: _read_all(array, file, some), parts))
-    return out
+
+    def _fill_all(self, jobs: list[tuple[Array, int, int]]) -> None:
+        for job in jobs:
+            self._fill(*job)
+
+    def _fill(self, out: Array, which: int, row: int) -> None:
+        """Fill `out` with rows of a file from `row` on."""
+        view = memoryview(out.reshape(-1).view(np.uint8).data)
+        under = self.maps[which]
+        at = int(under.offset) + row * out.shape[1] * out.dtype.itemsize
+        while view:
+            count = os.preadv(self.opened[which], [view], at)
+            if count == 0:
+                raise SelectionError(f"{under.filename}: truncated while it was read")
+            view, at = view[count:], at + count
 
 
-def _read_all(array: Array, file: int, jobs: list[tuple[Array, int]]) -> None:
-    for out, row in jobs:
-        _read(array, file, out, row)
-
-
-def _read(array: Array, file: int, out: Array, row: int) -> None:
-    """Fill `out` with rows from `row` on."""
-    view = memoryview(out.reshape(-1).view(np.uint8).data)
-    at = int(getattr(array, "offset", 0)) + row * array.shape[1] * array.dtype.itemsize
-    while view:
-        count = os.preadv(file, [view], at)
-        if count == 0:
-            raise SelectionError(f"{getattr(array, 'filename', '')}: truncated while it was read")
-        view, at = view[count:], at + count
+def _array(given: ArrayLike) -> Array:
+    return given if isinstance(given, PartedArray) else array_of(given)
