@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Sequence
-from functools import cached_property
 from types import EllipsisType
 from typing import Any
 
@@ -36,13 +33,6 @@ class PartedArray:
 
     def __len__(self) -> int:
         return int(self.shape[0])
-
-    @cached_property
-    def files(self) -> list[int]:
-        """Descriptors of the files, open for reading as long as the array is there."""
-        opened = [os.open(str(part.filename), os.O_RDONLY) for part in self.parts]
-        weakref.finalize(self, _close, opened)
-        return opened
 
     def __getitem__(self, index: Any) -> Any:
         """What the whole array would give.
@@ -103,8 +93,3 @@ class PartedArray:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         whole = np.concatenate(self.parts)
         return whole if dtype is None else whole.astype(dtype, copy=False)
-
-
-def _close(files: list[int]) -> None:
-    for file in files:
-        os.close(file)

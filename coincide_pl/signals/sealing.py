@@ -65,13 +65,14 @@ def seal(store: Path, manifest: Manifest, called: str = "") -> Contents:
         digests = []
         for path, span in zip(files, spans(manifest.num_rows, count), strict=True):
             header, *_ = layout(manifest, name, span.stop - span.start)
-            own = hashlib.blake2b(header)
-            with beside(path) as aside, aside.open("wb") as file:
+            own = hashlib.blake2b(header) if count > 1 else whole
+            with beside(path) as aside, aside.open("wb") as file, ThreadPoolExecutor(2) as both:
                 file.write(header)
                 for block in source.blocks(number, name, np.dtype(signal.dtype), span):
+                    digested = [both.submit(one.update, block.data) for one in {whole, own}]
                     file.write(block.data)
-                    whole.update(block.data)
-                    own.update(block.data)
+                    for one in digested:
+                        one.result()
             digests.append(own.hexdigest()[:32])
         contents.digests[name] = whole.hexdigest()[:32]
         if count > 1:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,8 +18,6 @@ MEMORY = 2 << 30
 """Bytes of rows, products and kernels held at once, unless told otherwise."""
 FLOATS = MEMORY // 64
 """Numbers of a block that is read as floats, 128 MiB in float32."""
-READERS = 8
-"""Reads under way at once, where rows lie apart: disks answer several faster than one by one."""
 
 
 class Part:
@@ -57,15 +52,15 @@ class Part:
 class Rows:
     """Rows [n, D] of an array in memory or in memory-mapped `.npy` files, or of several of them.
 
-    Several arrays [n, D_i] are read as one of [n, ΣD_i], side by side. Pages of a memory map count
-    as the process's memory and are faulted in 4 KiB at a time; so blocks of rows come from the
-    files under the map by `pread`, whole runs of rows at once.
+    Several arrays [n, D_i] are read as one of [n, ΣD_i], side by side. Rows are copied out of the
+    memory maps: pages that were read count as the process's memory, and the system takes them back
+    when it needs them.
     """
 
     def __init__(
         self, *features: ArrayLike | Part, chosen: Ints | None = None, name: str = "features"
     ) -> None:
-        """Opens the files under the arrays; reads nothing yet.
+        """Reads nothing yet.
 
         Args:
             features: [N, D_i] of a float dtype: arrays, memory maps, or tensors in memory; or the
@@ -88,7 +83,6 @@ class Rows:
                 raise SelectionError(f"{name} must be float numbers, not {part.dtype}")
         self.chosen = chosen
         self.width: int = sum(part.shape[1] for part in self.parts)
-        self._files = [Files.under(part) for part in self.parts]
 
     @classmethod
     def of(cls, features: ArrayLike | Part | Rows) -> Rows:
@@ -116,13 +110,10 @@ class Rows:
         return self.gather(np.arange(start, min(stop, len(self))))
 
     def gather(self, rows: Ints) -> Array:
-        """Rows in ascending order, [len(rows), D]; runs of neighbors are read at once."""
+        """Rows in ascending order, [len(rows), D]."""
         if self.chosen is not None:
             rows = self.chosen[rows]
-        read = [
-            part[rows] if files is None else files.read(part, rows)
-            for part, files in zip(self.parts, self._files, strict=True)
-        ]
+        read = [part[rows] for part in self.parts]
         return read[0] if len(read) == 1 else np.concatenate(read, 1)
 
     def blocks(self, height: int, share: slice | None = None) -> Iterator[tuple[slice, Array]]:
@@ -147,10 +138,7 @@ class Rows:
     def floats(
         self, rows: slice | Ints, normalize: bool, dtype: torch.dtype = torch.float32
     ) -> Floats:
-        """Rows in any order as floats, contiguous, of norm 1 if so wanted; a row of zeros stays.
-
-        They come through the memory map: a few here and there are faster so than from the file.
-        """
+        """Rows in any order as floats, contiguous, of norm 1 if so wanted; a row of zeros stays."""
         if self.chosen is not None:
             rows = self.chosen[rows]
         read = [part[rows] for part in self.parts]
@@ -188,71 +176,6 @@ def spans(count: int, height: int) -> Iterator[slice]:
     """Slices over `count` rows, of at most `height` rows each."""
     for start in range(0, count, height):
         yield slice(start, min(start + height, count))
-
-
-class Files:
-    """The files under a memory-mapped array, open for reading."""
-
-    def __init__(self, maps: Sequence[np.memmap[Any, Any]], opened: list[int]) -> None:
-        """Takes the files as they are.
-
-        Args:
-            maps: memory maps [n_i, D], each of a file, with the next rows of the array.
-            opened: descriptors of these files.
-        """
-        self.maps, self.opened = maps, opened
-        self.starts = np.cumsum([0, *map(len, maps)])[:-1]
-
-    @classmethod
-    def under(cls, array: Array) -> Files | None:
-        """The files of an array; None where it is no memory map of whole rows one by one."""
-        if isinstance(array, PartedArray):
-            return cls(array.parts, array.files)
-        if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
-            return None
-        if array.filename is None or not array.flags.c_contiguous:
-            return None
-        found = cls([array], [os.open(array.filename, os.O_RDONLY)])
-        weakref.finalize(found, os.close, found.opened[0])
-        return found
-
-    def read(self, array: Array, rows: Ints) -> Array:
-        """Rows in ascending order; runs of neighbors in one file are read at once."""
-        out = np.empty((len(rows), array.shape[1]), array.dtype)
-        if not len(rows):
-            return out
-        which = np.searchsorted(self.starts, rows, "right") - 1
-        new = (np.diff(rows, prepend=-2) != 1) | (np.diff(which, prepend=-1) != 0)
-        heads = np.flatnonzero(new)
-        ends = np.append(heads[1:], len(rows))
-        places = (rows - self.starts[which])[heads]
-        runs = zip(
-            heads.tolist(), ends.tolist(), which[heads].tolist(), places.tolist(), strict=True
-        )
-        jobs = [(out[a:b], i, place) for a, b, i, place in runs]
-        if len(jobs) == 1:
-            self._fill(*jobs[0])
-        else:
-            step = max(1, len(jobs) // (4 * READERS))
-            parts = [jobs[i : i + step] for i in range(0, len(jobs), step)]
-            with ThreadPoolExecutor(READERS) as readers:
-                list(readers.map(self._fill_all, parts))
-        return out
-
-    def _fill_all(self, jobs: list[tuple[Array, int, int]]) -> None:
-        for job in jobs:
-            self._fill(*job)
-
-    def _fill(self, out: Array, which: int, row: int) -> None:
-        """Fill `out` with rows of a file from `row` on."""
-        view = memoryview(out.reshape(-1).view(np.uint8).data)
-        under = self.maps[which]
-        at = int(under.offset) + row * out.shape[1] * out.dtype.itemsize
-        while view:
-            count = os.preadv(self.opened[which], [view], at)
-            if count == 0:
-                raise SelectionError(f"{under.filename}: truncated while it was read")
-            view, at = view[count:], at + count
 
 
 def _array(given: ArrayLike) -> Array:
