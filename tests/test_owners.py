@@ -7,12 +7,14 @@ import sys
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from coincide_pl import owners
 from coincide_pl.errors import FileError
-from coincide_pl.files import PART, unfinished
+from coincide_pl.files import PART, place, unfinished
 from coincide_pl.owners import OWNER, STALE, Claim, Owner
+from coincide_pl.selection.cache import Cache
 
 ELSEWHERE = replace(Claim.own(), host="node7", place="0" * 12, process=12, since="2026-01-02")
 
@@ -25,12 +27,21 @@ def silent(path, seconds):
 
 def test_a_run_removes_what_a_killed_one_left_where_it_writes_nothing(tmp_path):
     dead = subprocess.check_output([sys.executable, "-c", "import os; print(os.getpid())"])
-    place = unfinished(tmp_path / "x").name.split(".")[2]
     (tmp_path / "checkpoints").mkdir()
-    left = tmp_path / "checkpoints" / f".last.ckpt.{place}.{int(dead)}-0a-0{PART}"
+    left = tmp_path / "checkpoints" / f".last.ckpt.{place()}.{int(dead)}-0a-0{PART}"
     left.write_text("")
     with Owner(tmp_path):
         assert not left.exists()
+
+
+def test_a_selection_removes_what_a_killed_one_left_of_a_step_that_is_done(tmp_path):
+    cache = Cache(tmp_path, {})
+    cache.save("clusters", {"labels": np.arange(3)})
+    dead = subprocess.check_output([sys.executable, "-c", "import os; print(os.getpid())"])
+    left = tmp_path / f".clusters.{place()}.{int(dead)}-0a-0{PART}"
+    left.write_text("")
+    assert cache.load("clusters") is not None
+    assert not left.exists()
 
 
 def test_a_second_run_is_told_of_the_first(tmp_path):

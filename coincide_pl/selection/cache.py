@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from coincide_pl.errors import FileError
-from coincide_pl.files import beside
+from coincide_pl.files import beside, sweep
 from coincide_pl.interruption import interruption
 from coincide_pl.processes import group_size
 from coincide_pl.selection.arrays.dtypes import Arrays
@@ -80,6 +81,9 @@ class Cache:
 
     def load(self, name: str) -> Arrays | None:
         """The arrays saved under a name, if they are there and whole."""
+        if group_size()[1] == 0:
+            with suppress(OSError):  # a killed run may have left what this one need not write again
+                sweep(self.directory)
         try:
             with safe_open(self.path(name), "np") as file:
                 head = file.metadata() or {}
