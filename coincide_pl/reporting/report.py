@@ -216,11 +216,28 @@ def find_centroids(stores: Sequence[Path], chosen: Selection) -> Floats | None:
         for path in sorted(Path(store, "selection").glob("clusters-*.safetensors")):
             try:
                 with safe_open(path, "np") as file:
-                    if np.array_equal(file.get_tensor("labels"), chosen.labels):
-                        centroids = np.asarray(file.get_tensor("centroids"), np.float32)
-                        count = num_clusters(chosen, chosen.labels)
-                        if centroids.ndim == 2 and len(centroids) == count:
-                            return np.nan_to_num(centroids)
+                    if not np.array_equal(file.get_tensor("labels"), chosen.labels):
+                        continue
+                    held = "centroids" in set(file.keys())  # as earlier versions kept them
+                    parts = [file.get_tensor("centroids")] if held else shares_of(path)
+                centroids = np.concatenate(parts).astype(np.float32)
+                if centroids.ndim == 2 and len(centroids) == num_clusters(chosen, chosen.labels):
+                    return np.nan_to_num(centroids)
             except (SafetensorError, OSError, TypeError, ValueError):
                 continue
     return None
+
+
+def shares_of(clusters: Path) -> list[Floats]:
+    """The centroids beside a file of clusters, each process's share of them, in order."""
+    from safetensors.numpy import load_file
+
+    key = clusters.name.removeprefix("clusters-")
+    found: dict[int, Path] = {}
+    for path in clusters.parent.glob(f"centroids.*-{key}"):
+        found[int(path.name.removeprefix("centroids.").split("-")[0])] = path
+    parts, at = [], 0
+    while at in found:
+        parts.append(load_file(found[at])["centroids"])
+        at += max(1, len(parts[-1]))
+    return parts

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from coincide_pl.errors import FileError
 from coincide_pl.files import beside, sweep
 from coincide_pl.interruption import interruption
-from coincide_pl.processes import group_size
+from coincide_pl.processes import everywhere, group_size
 from coincide_pl.selection.arrays.dtypes import Arrays
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,15 @@ class Checkpointer(Protocol):
 
     def save(self, name: str, arrays: Arrays) -> None:
         """Keep arrays under a name; what was there is replaced."""
+
+    def load_share(self, name: str, share: slice) -> Arrays | None:
+        """Some of the rows that processes saved under a name, if all of these are there."""
+
+    def save_share(self, name: str, share: slice, arrays: Arrays) -> None:
+        """Keep this process's share of the rows of arrays that belong together."""
+
+    def forget(self, name: str) -> None:
+        """Delete what was saved under a name."""
 
 
 class Cache:
@@ -63,6 +72,8 @@ class Cache:
     ) -> Arrays:
         """What a step came to: from its file where it was done before, else computed and kept.
 
+        All processes must call, and all compute where one of them does not find the file.
+
         Args:
             name: of the step.
             depends_on: whatever changes the result, beside what this cache is made from.
@@ -70,7 +81,7 @@ class Cache:
         """
         kept = self.also(depends_on)
         found = kept.load(name)
-        if found is None:
+        if not everywhere(found is not None) or found is None:
             found = compute(kept)
             kept.save(name, found)
         return found
@@ -84,8 +95,11 @@ class Cache:
         if group_size()[1] == 0:
             with suppress(OSError):  # a killed run may have left what this one need not write again
                 sweep(self.directory)
+        return self._read(self.path(name))
+
+    def _read(self, path: Path) -> Arrays | None:
         try:
-            with safe_open(self.path(name), "np") as file:
+            with safe_open(path, "np") as file:
                 head = file.metadata() or {}
                 arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (FileNotFoundError, SafetensorError, OSError):
@@ -96,12 +110,60 @@ class Cache:
 
     def save(self, name: str, arrays: Arrays) -> None:
         """Keeps arrays under a name; written beside its place and renamed."""
-        if group_size()[1] != 0:
-            return
+        if group_size()[1] == 0:
+            self._write(self.path(name), arrays)
+
+    def load_share(self, name: str, share: slice) -> Arrays | None:
+        """Some of the rows that processes saved under a name, whatever share each of them had.
+
+        Args:
+            name: of the arrays.
+            share: which rows.
+
+        Returns:
+            These rows of each array; None where one is missing or damaged.
+        """
+        files = []
+        for path in self.directory.glob(f"{name}.*-{self._key}.safetensors"):
+            rows = path.name.removeprefix(f"{name}.").split("-")[:2]
+            files.append((int(rows[0]), int(rows[1]), path))
+        found: list[Arrays] = []
+        at, last = share.start, share.stop
+        for start, stop, path in sorted(files):
+            if start <= at < min(stop, last) or (share.start == last and not found):
+                arrays = self._read(path)
+                if arrays is not None:
+                    here = slice(at - start, max(at, min(stop, last)) - start)
+                    found.append({key: value[here] for key, value in arrays.items()})
+                    at = max(at, min(stop, last))
+        if at < share.stop or not found:
+            return None
+        return {key: np.concatenate([one[key] for one in found]) for key in found[0]}
+
+    def save_share(self, name: str, share: slice, arrays: Arrays) -> None:
+        """Keeps this process's rows of arrays of which every process has some.
+
+        Args:
+            name: of the arrays.
+            share: which rows these are.
+            arrays: each [rows of the share, ...].
+        """
+        rows = f"{name}.{share.start}-{share.stop}"
+        self._write(self.directory / f"{rows}-{self._key}.safetensors", arrays)
+
+    def forget(self, name: str) -> None:
+        """Deletes what was saved under a name, shares of all processes too."""
+        if group_size()[1] == 0:
+            shares = self.directory.glob(f"{name}.*-{self._key}.safetensors")
+            for path in (self.path(name), *shares):
+                with suppress(OSError):  # not there, or a folder that can't be written
+                    path.unlink()
+
+    def _write(self, path: Path, arrays: Arrays) -> None:
         head = {"made_from": self._made_from, "digest": _digest(arrays)}
         whole = {key: np.asarray(value, order="C") for key, value in arrays.items()}
         try:
-            with interruption.held(), beside(self.path(name)) as aside:
+            with interruption.held(), beside(path) as aside:
                 save_file(whole, aside, head)
         except FileError as error:
             log.warning("%s; it would be computed again", error)
@@ -123,6 +185,15 @@ class NoCache(Cache):
 
     def save(self, name: str, arrays: Arrays) -> None:
         """Forgets the arrays."""
+
+    def load_share(self, name: str, share: slice) -> None:
+        """Says that nothing is there."""
+
+    def save_share(self, name: str, share: slice, arrays: Arrays) -> None:
+        """Forgets the arrays."""
+
+    def forget(self, name: str) -> None:
+        """Has nothing to delete."""
 
 
 def _digest(arrays: Arrays) -> str:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from coincide_pl.errors import CoincideError, SelectionError
-from coincide_pl.processes import on_first_process
+from coincide_pl.processes import by_itself, on_first_process
 from coincide_pl.selection.methods.everything import All
 from coincide_pl.selection.selection import Selection
 from coincide_pl.selection.selector import Pool, Selector, target_count
@@ -100,7 +100,8 @@ def select_into(path: Path, selector: Selector, pool: Pool, count: int) -> None:
             raise
 
     def save() -> None:
-        (chosen or selector.select(pool, count)).save(path)
+        with by_itself():
+            (chosen or selector.select(pool, count)).save(path)
         log.info("%s: %d of %d samples", path, count, len(pool))
 
     on_first_process(save)

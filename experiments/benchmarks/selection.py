@@ -310,6 +310,8 @@ def agreement(
         "projected, 512": {"clustering": "projected"},
         "projected, 1024": {"clustering": "projected", "projection": 1024},
         "two levels, 512": {"clustering": "two_level"},
+        "exact, trained on half": {"clustering": "exact", "fit_rows": size // 2},
+        "exact, trained on a fifth": {"clustering": "exact", "fit_rows": size // 5},
     }
     rows = [
         ["clustering", "time (s)", "mean cosine to centroid", "ARI with exact", "selection shared"]
@@ -406,10 +408,11 @@ def labels_of(file: Path, features: np.ndarray) -> tuple[np.ndarray, float]:
     """Labels, and the mean inner product of rows with their centroids."""
     from safetensors.numpy import load_file
 
-    arrays = load_file(file)
-    labels, total = arrays["labels"], 0.0
+    labels, total = load_file(file)["labels"], 0.0
+    (share,) = file.parent.glob("centroids.*")
+    centroids = load_file(share)["centroids"]
     for i in range(0, len(labels), 1024):
-        own = arrays["centroids"][labels[i : i + 1024]]
+        own = centroids[labels[i : i + 1024]]
         total += float((own * features[i : i + 1024]).sum())
     return labels, total / len(labels)
 

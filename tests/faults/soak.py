@@ -25,7 +25,7 @@ from test_kills import OFTEN
 PLACES = ("os:replace", "os:write", "os:preadv", "os:fsync", "os:open", PREDICT, STEP, TEST)
 PLACES += (
     "coincide_pl.selection.steps.cluster_order:ClusterOrder._read",
-    "coincide_pl.selection.arrays.kmeans:unit_centroids",
+    "coincide_pl.selection.arrays.lloyd:unit_centroids",
 )
 KINDS = ("killed at a time", "killed at a call", "SIGTERM at a time", "disk full at a call")
 TWO_KIND = "two processes, the first killed"

@@ -10,7 +10,7 @@ from stages import STAGES
 NOTE, STORE = "coincide_pl.reporting.stages", "coincide_pl.signals.filling"
 OFTEN = (
     Set(f"{STORE}:SYNC_EVERY", 0.0),
-    Set("coincide_pl.selection.arrays.kmeans:KEEP_EVERY", 0.0),
+    Set("coincide_pl.selection.arrays.kept_centroids:KEEP_EVERY", 0.0),
     Set("coincide_pl.selection.steps.cluster_order:KEEP_EVERY", 0.0),
     Set("coincide_pl.models.checkpoint:SECONDS", 1e-9),
     Set("coincide_pl.models.checkpoint:SHARE", 1e9),
@@ -30,7 +30,7 @@ KILLS = {
         AtCall(f"{NOTE}:append"),  # done, and its time not noted
     ],
     "select": [
-        AtCall("coincide_pl.selection.arrays.kmeans:unit_centroids", 2),  # a round of k-means
+        AtCall("coincide_pl.selection.arrays.lloyd:unit_centroids", 2),  # a round of k-means
         AtCall("os:replace", 2),  # a state of k-means
         AtCall("coincide_pl.selection.steps.cluster_order:ClusterOrder._read", 3),
         AtCall("coincide_pl.selection.selection:Selection.save"),

@@ -85,7 +85,9 @@ def test_the_map_comes_from_the_centroids_that_were_kept(run, tmp_path):
     kept.mkdir(parents=True)
     labels = Selection.load(run / "selection.safetensors").labels
     centroids = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
-    save_file({"labels": labels, "centroids": centroids}, kept / "clusters-1.safetensors")
+    save_file({"labels": labels}, kept / "clusters-1.safetensors")
+    for start, part in ((0, centroids[:3]), (3, centroids[3:])):
+        save_file({"centroids": part}, kept / f"centroids.{start}-9-1.safetensors")
     save_file(
         {"labels": labels[::-1].copy(), "centroids": -centroids}, kept / "clusters-0.safetensors"
     )

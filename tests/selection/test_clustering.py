@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays import assigner, kmeans, table
+from coincide_pl.selection.arrays import assigner, kept_centroids, table
 from coincide_pl.selection.arrays.diagnostics import diagnostics
 from coincide_pl.selection.arrays.kmeans import choose_method, spherical_kmeans
 from coincide_pl.selection.arrays.rows import Rows
@@ -112,7 +112,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("method", ["exact", "projected"])
 def test_a_killed_clustering_goes_on(mapped, method, tmp_path, monkeypatch):
     whole = spherical_kmeans(mapped, 40, 12, method=method, projection=32)
-    monkeypatch.setattr(kmeans, "KEEP_EVERY", -1.0)
+    monkeypatch.setattr(kept_centroids, "KEEP_EVERY", -1.0)
     checkpointer = Cache(tmp_path, {"made": "from"})
     assign, calls = assigner.Assigner.assign_to, []
 
@@ -143,11 +143,11 @@ def test_fewer_dimensions_find_clusters_that_lie_apart(method):
 def test_the_sketch_keeps_inner_products():
     x, _ = mixture(n=200, width=5000)
     config = assigner.KMeansConfig(1, 0, 1 << 24, torch.device("cpu"))
-    narrow = sketch(Rows(x), 512, config).astype(np.float64)
+    narrow = sketch(Rows(x), 512, config).values.astype(np.float64)
     error = narrow @ narrow.T - x.astype(np.float64) @ x.astype(np.float64).T
     assert abs(error.mean()) < 0.01
     assert error.std() < 1.5 / 512**0.5
-    odd = sketch(Rows(x[:, :700]), 512, config).astype(np.float64)  # no multiple
+    odd = sketch(Rows(x[:, :700]), 512, config).values.astype(np.float64)  # no multiple
     assert (odd @ odd.T - x[:, :700].astype(float) @ x[:, :700].T.astype(float)).std() < 0.02
 
 
@@ -158,6 +158,16 @@ def test_auto_goes_by_size_and_says_when_it_is_not_exact(caplog):
     assert "other clusters than exact" in caplog.text
     assert choose_method(10**8, 20480, 1_500_000, 50, 512) == "two_level"
     assert choose_method(10**8, 512, 1_500_000, 50, 512) == "exact"
+
+
+def test_trained_on_some_rows_all_are_assigned():
+    x, _ = mixture()
+    found = spherical_kmeans(x, 30, 20, fit_rows=400)
+    cosines = x.astype(np.float64) @ found.centroids.T.astype(np.float64)
+    np.testing.assert_array_equal(found.labels, cosines.argmax(1))
+    assert (found.centroids != spherical_kmeans(x, 30, 20).centroids).any()
+    with pytest.raises(SelectionError, match="fit_rows: 29 rows can't give 30 clusters"):
+        spherical_kmeans(x, 30, fit_rows=29)
 
 
 def test_collapse_and_restarts():

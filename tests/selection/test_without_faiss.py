@@ -7,17 +7,14 @@ import numpy as np
 import pytest
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.neighbors import nearest_neighbors
 
 
-@pytest.mark.parametrize("search", [spherical_kmeans, nearest_neighbors])
-def test_faiss_is_asked_for_when_it_is_needed(search, monkeypatch):
+def test_faiss_is_asked_for_when_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setitem(sys.modules, "faiss.contrib.clustering", None)
     rows = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float16)
     with pytest.raises(SelectionError, match="pip install faiss-cpu"):
-        search(rows, 3)
+        nearest_neighbors(rows, 3)
 
 
 def test_every_method_can_be_imported_without_it():

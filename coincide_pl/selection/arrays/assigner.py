@@ -7,16 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from coincide_pl.processes import gathered, group_size, own_share, refuse, summed
+from coincide_pl.processes import group_size, joined, own_share, passed, refuse, summed
 from coincide_pl.selection.arrays.dtypes import Array, Bools, Floats, Ints
-from coincide_pl.selection.arrays.exact import unit_centroids
 from coincide_pl.selection.arrays.nearest import MANY, Nearest, fastest, take
+from coincide_pl.selection.arrays.own_sums import OwnSums, moved_sums, shift
 from coincide_pl.selection.arrays.rows import Rows, spans
 from coincide_pl.selection.arrays.table import Table
 from coincide_pl.selection.cache import Checkpointer
-
-FRESH = 1024
-"""Rows without a cluster so far whose sums are taken together."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,7 @@ class KMeansConfig:
         memory: bytes for blocks of rows and products.
         device: where products are computed.
         checkpointer: keeps what an interrupted clustering goes on from; None for nothing.
+        fit_rows: drawn to train on; None for 256 a cluster.
     """
 
     num_iterations: int
@@ -36,20 +34,25 @@ class KMeansConfig:
     memory: int
     device: torch.device
     checkpointer: Checkpointer | None = None
+    fit_rows: int | None = None
 
 
 class Assigner:
-    """What Faiss's Lloyd loop asks of a data set, over rows that are read in blocks.
+    """The nearest centroid of each of this process's rows, and the sums of rows by cluster.
 
-    A row is compared with all centroids only when its own has moved since the last time; otherwise
+    Rows stay with their process; centroids and sums belong to the process that owns the cluster. A
+    row is compared with all centroids only when its own has moved since the last time; otherwise
     with those that have, as no other can be nearer now. The sums of each cluster's rows are kept,
     and only rows that change their cluster are taken from one and added to the other; being exact,
     they are what a sum from the start would be.
 
     Attributes:
-        centroids: [K, d], from which the next iteration starts.
-        labels: int64 [n], each row's nearest centroid at the last assignment; -1 before the first.
-        moved: rows that the last assignment gave to another centroid.
+        own: the rows of this process.
+        labels: int64 [own rows], each one's nearest centroid at the last assignment; -1 before the
+            first.
+        sums: of the rows of each cluster.
+        moved: rows of all processes that the last assignment gave to another centroid.
+        whole: whether this process holds all centroids while it compares, for they fit in memory.
     """
 
     def __init__(
@@ -63,63 +66,74 @@ class Assigner:
             config: memory and device are used.
             sums: whether sums are wanted.
         """
-        self.rows, self.config = rows, config
-        n = len(rows)
-        self.own = own_share(n)
-        self.labels = np.full(n, -1, np.int64)
-        self.scores = np.full(n, -np.inf, np.float32)
-        self.norms = np.full(n, np.nan, np.float32)
-        self.sums = np.zeros((num_clusters, rows.width)) if sums else None
-        self.unit = np.full((num_clusters, rows.width), np.nan, np.float32)
-        self.moved = n
-        self.dtype = fastest(config.device) if num_clusters >= MANY else torch.float32
+        self.rows, self.config, self.count = rows, config, num_clusters
+        self.own, self.clusters = rows.own, own_share(num_clusters)
         own = self.own.stop - self.own.start
+        self.whole = fits_whole(num_clusters, rows.width, config.memory)
+        self.labels = np.full(own, -1, np.int64)
+        self.scores = np.full(own, -np.inf, np.float32 if self.whole else np.float64)
+        self.norms = np.full(own, np.nan, np.float32)
+        self.sums = OwnSums(num_clusters, rows.width, config.memory) if sums else None
+        held = num_clusters if self.whole else self.clusters.stop - self.clusters.start
+        self.unit = np.full((held, rows.width), np.nan, np.float32)
+        self.moved = len(rows)
+        self.dtype = fastest(config.device) if num_clusters >= MANY else torch.float32
         worth = config.device.type == "cpu" and 4 * num_clusters <= rows.width
         fits = 16 * own * num_clusters <= config.memory and self.dtype == torch.float32
-        self.table = Table(own, num_clusters) if worth and fits and sums else None
+        self.table = Table(own, num_clusters) if worth and fits and sums and self.whole else None
 
-    def count(self) -> int:
-        """How many rows there are, N, as Faiss asks."""
-        return len(self.rows)
+    def sizes(self) -> Ints:
+        """How many rows of all processes each cluster has, int64 [K]."""
+        return summed(np.bincount(self.labels, minlength=self.count))
 
-    def dim(self) -> int:
-        """How wide a row is, as Faiss asks."""
-        return self.rows.width
+    def means(self, sizes: Ints) -> Floats:
+        """Means of the rows of the clusters that this process owns, float64 [own clusters, D].
 
-    def get_subset(self, indices: Ints) -> Floats:
-        """The centroids to start from; Faiss would take the rows that it names."""
-        return self.centroids
+        Args:
+            sizes: int64 [K]; the mean of an empty cluster is zero.
+        """
+        assert self.sums is not None
+        divisor = np.maximum(sizes[self.clusters], 1).astype(np.float32)
+        return self.sums.values / divisor[:, None]
 
-    centroids: Floats
+    def assign_to(self, unit: Floats) -> None:
+        """Finds each row's nearest centroid, and the sums of rows.
 
-    def assign_to(
-        self, centroids: Floats, weights: None = None
-    ) -> tuple[Ints, Floats, Floats | None]:
-        """Each row's nearest centroid, int64 [n], about its cosine, and the sums of rows [K, d]."""
-        unit = unit_centroids(centroids)
-        changed = (unit != self.unit).any(1)
+        Args:
+            unit: float32 [own clusters, D] of norm 1, the centroids that this process owns.
+        """
+        held = self.unit[self.clusters] if self.whole else self.unit
+        mine = (unit != held).any(1)
+        changed = joined(mine)
         if not changed.any():
             self.moved = 0
-            return self.labels, self.scores, self.sums
-        self.unit = unit
-        sums = self.sums
-        if group_size()[0] > 1 and sums is not None:
-            sums = np.zeros_like(sums)
-        before = self.labels[self.own].copy()
-        bad = -1
-        if self.table is None:
-            bad = self._compare(unit, changed, sums)
+            return
+        if group_size()[0] == 1 or not self.whole:
+            self.unit = unit
         else:
-            unsure = self.table.narrow(unit, changed, self.labels[self.own])
+            self.unit = self.unit.copy()  # the table keeps what was
+            self.unit[changed] = joined(unit[mine])
+        before, bad = self.labels.copy(), -1
+        sums: Floats | None = None
+        if self.sums is not None and self.whole:
+            alone = group_size()[0] == 1
+            sums = self.sums.values if alone else np.zeros((self.count, self.rows.width))
+        if not self.whole:
+            bad = self._pass(unit, changed)
+        elif self.table is None:
+            bad = self._compare(self.unit, changed, sums)
+        else:
+            unsure = self.table.narrow(self.unit, changed, self.labels)
             if unsure is None:
-                bad = self._fill(self.table, unit, sums)
+                bad = self._fill(self.table, self.unit, sums)
             else:
-                self._decide(self.table, unit, unsure, before, sums)
+                self._decide(self.table, self.unit, unsure, before, sums)
         refuse(bad)
-        self._exchange(sums)
-        moved = float((self.labels[self.own] != before).sum())
-        self.moved = int(summed(np.array([moved]))[0])
-        return self.labels, self.scores, self.sums
+        if self.sums is not None and sums is not self.sums.values:
+            clusters, partial = moved_sums(self.rows, before, self.labels, self.height(1))
+            some = partial if sums is None else sums.__getitem__
+            self.sums.add(clusters, some, self.rows.dtype == np.float16)
+        self.moved = int(summed(np.array([(self.labels != before).sum()]))[0])
 
     def _compare(self, unit: Floats, changed: Bools, sums: Floats | None) -> int:
         """Compares all rows with all centroids, or where their own stays with those that changed.
@@ -130,21 +144,52 @@ class Assigner:
         every = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
         some = Nearest(unit, np.flatnonzero(changed), self.dtype, self.config.device)
         bad = -1
-        for span, block in self.rows.blocks(self._height(len(unit)), self.own):
-            start = span.start
-            old = self.labels[span].copy()
+        for span, block in self.rows.blocks(self.height(len(unit)), self.own):
+            here = slice(span.start - self.own.start, span.stop - self.own.start)
+            old = self.labels[here].copy()
             if (old < 0).any():
-                bad = max(bad, zero_unless_finite(block, self.rows, start))
-            norms = self._norms(block, start)
+                bad = max(bad, zero_unless_finite(block, self.rows, span.start))
+            norms = self.norms_of(block, here)
             lost = changed[old] | (old < 0)
             for near, those in ((every, lost), (some, ~lost)):
                 if those.any():
-                    at = np.flatnonzero(those) + start
+                    at = np.flatnonzero(those) + here.start
                     own = None if near is every else (self.labels[at], self.scores[at])
                     found = near(take(block, those), norms[those], own)
                     self.labels[at], self.scores[at] = found
             if sums is not None:
-                shift(sums, block, old, self.labels[span])
+                shift(sums, block, old, self.labels[here])
+        return bad
+
+    def _pass(self, unit: Floats, changed: Bools) -> int:
+        """Compares all rows with the centroids of all processes, which come in blocks.
+
+        Returns:
+            The number of a record that is not finite, or -1.
+        """
+        lost, bad = changed[self.labels] | (self.labels < 0), -1
+        fresh = bool((self.labels < 0).any())
+        self.labels[lost], self.scores[lost] = self.count, -np.inf
+        height = max(1, self.config.memory // 4 // (12 * max(1, self.rows.width)))
+        for numbers, centroids in passed(unit, self.count, height):
+            every = Nearest(centroids, np.arange(len(centroids)), self.dtype, self.config.device)
+            moved = np.flatnonzero(changed[numbers])
+            some = Nearest(centroids, moved, self.dtype, self.config.device)
+            for span, block in self.rows.blocks(self.height(len(centroids)), self.own):
+                here = slice(span.start - self.own.start, span.stop - self.own.start)
+                if fresh:
+                    bad = max(bad, zero_unless_finite(block, self.rows, span.start))
+                norms = self.norms_of(block, here)
+                for near, those in ((every, lost[here]), (some, ~lost[here])):
+                    if those.any() and len(near.numbers):
+                        at = np.flatnonzero(those) + here.start
+                        found = near.improved(take(block, those), norms[those], self.scores[at])
+                        row, number, score = found
+                        number += numbers.start
+                        to = at[row]
+                        nearer = (score > self.scores[to]) | (number < self.labels[to])
+                        self.labels[to[nearer]] = number[nearer]
+                        self.scores[to[nearer]] = score[nearer]
         return bad
 
     def _fill(self, table: Table, unit: Floats, sums: Floats | None) -> int:
@@ -154,19 +199,19 @@ class Assigner:
             The number of a record that is not finite, or -1.
         """
         every = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
-        bad, first = -1, self.own.start
-        for span, block in self.rows.blocks(self._height(len(unit)), self.own):
-            old = self.labels[span].copy()
+        bad = -1
+        for span, block in self.rows.blocks(self.height(len(unit)), self.own):
+            here = slice(span.start - self.own.start, span.stop - self.own.start)
+            old = self.labels[here].copy()
             if (old < 0).any():
                 bad = max(bad, zero_unless_finite(block, self.rows, span.start))
-            norms = self._norms(block, span.start)
-            here = slice(span.start - first, span.stop - first)
+            norms = self.norms_of(block, here)
             products = every.products(torch.from_numpy(block))
-            self.labels[span], self.scores[span] = every(block, norms, None, products)
+            self.labels[here], self.scores[here] = every(block, norms, None, products)
             table.products[here], table.norms[here] = products.numpy(), norms
             if sums is not None:
-                shift(sums, block, old, self.labels[span])
-        table.scores, table.slack = self.scores[self.own].copy(), every.error * table.norms
+                shift(sums, block, old, self.labels[here])
+        table.scores, table.slack = self.scores.copy(), every.error * table.norms
         table.renew(unit, every.error)
         return bad
 
@@ -175,7 +220,7 @@ class Assigner:
     ) -> None:
         """Compares the rows that the table leaves unsure, and reads what moves."""
         every = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
-        labels, first, height = self.labels[self.own], self.own.start, self._height(len(unit))
+        labels, first, height = self.labels, self.own.start, self.height(len(unit))
         read = np.flatnonzero(unsure | (labels != before))
         groups = [read[span] for span in spans(len(read), height)]
         for at, block in zip(
@@ -188,51 +233,32 @@ class Assigner:
                 table.slack[rows] = every.error * table.norms[rows]
             if sums is not None:
                 shift(sums, block, before[at], labels[at])
-        self.scores[self.own] = table.scores
+        self.scores[:] = table.scores
 
-    def _norms(self, block: Array, start: int) -> Floats:
-        span = slice(start, start + len(block))
-        if np.isnan(self.norms[span]).any():
-            self.norms[span] = torch.from_numpy(block).float().norm(dim=1).numpy()
-        return self.norms[span]
+    def norms_of(self, block: Array, here: slice) -> Floats:
+        """The norms of some of this process's rows, float32."""
+        if np.isnan(self.norms[here]).any():
+            self.norms[here] = torch.from_numpy(block).float().norm(dim=1).numpy()
+        return self.norms[here]
 
-    def _height(self, num_clusters: int) -> int:
+    def height(self, num_clusters: int) -> int:
+        """Rows of a block, beside their products with some clusters."""
         row = 2 * self.rows.row_bytes + 16 * self.rows.width + 8 * num_clusters
         return max(1, min(65536, self.config.memory // 2 // row))
 
-    def _exchange(self, sums: Floats | None) -> None:
-        """Give every process all labels, scores and sums."""
-        if group_size()[0] == 1:
-            return
-        if self.sums is not None and sums is not None:
-            self.sums += summed(sums)
-        for array in (self.labels, self.scores):
-            array[:] = gathered(array)
 
+def fits_whole(num_clusters: int, width: int, memory: int) -> bool:
+    """Whether a process holds all centroids, with what it adds to their sums.
 
-def shift(sums: Floats, block: Array, old: Ints, new: Ints) -> None:
-    """Take rows from the sums of their old clusters (-1: none) and add them to their new ones.
+    A process without others always does: nobody else could hold a part.
 
-    Float16 numbers are multiples of 2^-24, so their sums are exact in float32 too as long as these
-    stay below 1: many new rows are first added up so.
+    Args:
+        num_clusters: K.
+        width: D.
+        memory: bytes, of which half are for this: 24 an entry, with copies of lower precision and
+            what is underway.
     """
-    total = torch.from_numpy(sums)
-    moved = np.flatnonzero(old != new)
-    step = FRESH if (old < 0).all() else 256
-    for start in range(0, len(moved), step):
-        some = moved[start : start + step]
-        rows, to = torch.from_numpy(block[some]), torch.from_numpy(new[some])
-        most = float(np.bincount(new[some]).max()) * float(rows.abs().max())
-        if step == FRESH and rows.dtype == torch.float16 and most < 1:
-            total += torch.zeros(total.shape).index_add_(0, to, rows.float())
-            continue
-        for part in spans(len(some), 256):
-            wide = rows[part].double()
-            total.index_add_(0, to[part], wide)
-            had = np.flatnonzero(old[some][part] >= 0)
-            if len(had):
-                left = torch.from_numpy(old[some][part][had])
-                total.index_add_(0, left, wide[had], alpha=-1)
+    return group_size()[0] == 1 or 24 * num_clusters * width <= memory // 2
 
 
 def zero_unless_finite(block: Array, rows: Rows, start: int) -> int:

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.processes import by_itself, largest
+from coincide_pl.selection.arrays.centroid_pairs import centroid_pairs
 from coincide_pl.selection.arrays.dtypes import Floats, Ints
 from coincide_pl.selection.arrays.exact import rounded_unit
+from coincide_pl.selection.arrays.rows import MEMORY
 
 SAME = 1 - 1e-5
 """Centroids of a larger cosine are the same."""
@@ -71,8 +74,22 @@ def diagnostics(labels: Ints, centroids: Floats) -> Diagnostics:
         labels: int [N].
         centroids: [K, D].
     """
-    sizes = np.bincount(labels, minlength=len(centroids))
-    nearest = nearest_cosines(centroids)
+    with by_itself():
+        return own_diagnostics(np.bincount(labels, minlength=len(centroids)), centroids)
+
+
+def own_diagnostics(
+    sizes: Ints, own: Floats, memory: int = MEMORY, device: str | torch.device = "cpu"
+) -> Diagnostics:
+    """The same for clusters whose centroids are split over the processes.
+
+    Args:
+        sizes: int [K], of the clusters of all processes.
+        own: float32 [own clusters, D], the centroids that this process owns.
+        memory: bytes for blocks and products.
+        device: where these are computed.
+    """
+    nearest = nearest_cosines(own, len(sizes), memory, device)
     total = max(int(sizes.sum()), 1)
     return Diagnostics(
         clusters=len(sizes),
@@ -87,17 +104,14 @@ def diagnostics(labels: Ints, centroids: Floats) -> Diagnostics:
     )
 
 
-def nearest_cosines(centroids: Floats) -> Floats:
+def nearest_cosines(
+    own: Floats, num_clusters: int, memory: int, device: str | torch.device
+) -> Floats:
     """Cosine of each centroid with the most similar other one, float64 [K]; -1 for an only one."""
-    unit = rounded_unit(torch.from_numpy(np.asarray(centroids)))
-    nearest = torch.full((len(unit),), -1.0, dtype=torch.float64)
-    for start in range(0, len(unit), 1024):
-        rest = unit[start:]
-        cosines = rest[:1024] @ rest.T
-        here = torch.arange(len(cosines))
-        cosines[here, here] = -1
-        nearest[start:].clamp_(min=cosines.amax(0))
-        mine = nearest[start : start + len(cosines)]
-        torch.maximum(mine, cosines.amax(1), out=mine)
-    found: Floats = nearest.numpy()
-    return found
+    found = torch.full((num_clusters,), -1.0, dtype=torch.float64, device=device)
+    for rows, columns, cosines in centroid_pairs(own, num_clusters, rounded_unit, memory, device):
+        if rows == columns:
+            cosines.fill_diagonal_(-1)
+        found[rows] = found[rows].maximum(cosines.amax(1))
+        found[columns] = found[columns].maximum(cosines.amax(0))
+    return largest(found.cpu().numpy())

@@ -1,4 +1,4 @@
-"""Spherical k-means of any size: Faiss's Lloyd loop over an assigner that streams, exactly.
+"""Spherical k-means of any size, exactly: rows and clusters are split over the processes.
 
 Which centroid is nearest is decided by inner products that are exact, so the clusters do not depend
 on block sizes, threads, processes, or on the device and precision of the fast products that only
@@ -13,11 +13,7 @@ narrow the choice:
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-import math
-import time
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,16 +21,16 @@ import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.processes import own_share, summed
-from coincide_pl.progress import progress
-from coincide_pl.selection.arrays.assigner import Assigner, KMeansConfig, shift
-from coincide_pl.selection.arrays.diagnostics import Diagnostics, diagnostics
+from coincide_pl.processes import joined
+from coincide_pl.selection.arrays.assigner import KMeansConfig
+from coincide_pl.selection.arrays.diagnostics import Diagnostics, own_diagnostics
 from coincide_pl.selection.arrays.dtypes import ArrayLike, Arrays, Floats, Ints
 from coincide_pl.selection.arrays.exact import unit_centroids
+from coincide_pl.selection.arrays.lloyd import lloyd, sums_by_label
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
 from coincide_pl.selection.arrays.sketch import sketch
-from coincide_pl.selection.arrays.with_faiss import load_faiss
-from coincide_pl.selection.cache import KEEP_EVERY, Checkpointer
+from coincide_pl.selection.arrays.two_levels import two_levels
+from coincide_pl.selection.cache import Checkpointer
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +38,6 @@ Method = Literal["auto", "exact", "projected", "two_level"]
 METHODS: tuple[Method, ...] = ("exact", "projected", "two_level")
 """What `auto` chooses among."""
 
-POINTS_PER_CENTROID = 256
-"""Rows used per centroid to train, as Faiss does by default; all rows are assigned."""
 EXACT, PROJECTED = 1e15, 1e17
 """Products and sums up to which `auto` clusters in full width, and at one level."""
 
@@ -53,7 +47,8 @@ class Clusters:
     """The clusters that k-means found.
 
     Attributes:
-        centroids: float32 [K, D] of norm 1.
+        centroids: float32 [K, D] of norm 1; of `own_kmeans` [own clusters, D], those that this
+            process owns.
         labels: int64 [N], each row's cluster.
         method: how they were found; never `auto`.
         seed: of the draws; another than asked for after a restart.
@@ -74,22 +69,16 @@ class Clusters:
 
     @property
     def arrays(self) -> Arrays:
-        """All of it as arrays, as a file holds them; `of` reads them."""
+        """All of it but the centroids as arrays, as a file holds them; `of` reads them."""
         figures = {**self.figures, "clustering": METHODS.index(self.method)}
-        named = {name: np.array(value) for name, value in figures.items()}
-        return {"centroids": self.centroids, "labels": self.labels, **named}
+        return {"labels": self.labels, **{name: np.array(value) for name, value in figures.items()}}
 
     @classmethod
-    def of(cls, arrays: Arrays) -> Clusters:
-        """Clusters from their `arrays`."""
-        figures = {
-            name: value.item()
-            for name, value in arrays.items()
-            if name not in ("centroids", "labels")
-        }
+    def of(cls, arrays: Arrays, centroids: Floats) -> Clusters:
+        """Clusters from their `arrays` and centroids."""
+        figures = {name: value.item() for name, value in arrays.items() if name != "labels"}
         method, seed = METHODS[figures.pop("clustering")], figures.pop("clustering_seed")
-        diagnosed = Diagnostics(**figures)
-        return cls(arrays["centroids"], arrays["labels"], method, seed, diagnosed)
+        return cls(centroids, arrays["labels"], method, seed, Diagnostics(**figures))
 
 
 def spherical_kmeans(
@@ -101,12 +90,53 @@ def spherical_kmeans(
     method: Method = "auto",
     projection: int = 512,
     restarts: int = 0,
+    fit_rows: int | None = None,
     memory: int = MEMORY,
     device: str | torch.device = "cpu",
     checkpointer: Checkpointer | None = None,
     option: str = "num_clusters",
 ) -> Clusters:
-    """Cluster rows by cosine.
+    """Cluster rows by cosine; see `own_kmeans`, whose arguments these are.
+
+    All processes of a torch.distributed group take part; all must call, and all get the same, all
+    centroids among them.
+
+    Raises:
+        SelectionError: as there.
+    """
+    found = own_kmeans(
+        features,
+        num_clusters,
+        num_iterations,
+        seed,
+        method=method,
+        projection=projection,
+        restarts=restarts,
+        fit_rows=fit_rows,
+        memory=memory,
+        device=device,
+        checkpointer=checkpointer,
+        option=option,
+    )
+    return replace(found, centroids=joined(found.centroids))
+
+
+def own_kmeans(
+    features: ArrayLike | Rows,
+    num_clusters: int,
+    num_iterations: int = 50,
+    seed: int = 1234,
+    *,
+    method: Method = "auto",
+    projection: int = 512,
+    restarts: int = 0,
+    fit_rows: int | None = None,
+    memory: int = MEMORY,
+    device: str | torch.device = "cpu",
+    checkpointer: Checkpointer | None = None,
+    option: str = "num_clusters",
+) -> Clusters:
+    """Cluster rows by cosine; each process gets the centroids of its own clusters.
 
     `exact` compares rows with centroids in full width. `projected` first adds up the columns, each
     with a random sign, in `projection` random groups (a count sketch: Charikar et al., 2002; inner
@@ -116,8 +146,9 @@ def spherical_kmeans(
     first of these whose operations, 2 N K D a round, are within bounds, and says so where it
     costs agreement with `exact`.
 
-    All processes of a torch.distributed group take part, each with its share of the rows; all must
-    call, and all get the same.
+    All processes of a torch.distributed group take part, and all must call. Each compares its share
+    of the rows, and owns its share of the clusters, whose centroids and sums it holds; others see
+    them in blocks as they are sent round. All get the same labels.
 
     Args:
         features: [N, D], any float dtype, also memory-mapped.
@@ -128,7 +159,10 @@ def spherical_kmeans(
         method: way to cluster, see above.
         projection: columns of the narrow rows.
         restarts: after a collapse, how often to try again with the next seed.
-        memory: bytes for blocks of rows and products; centroids come on top.
+        fit_rows: rows drawn to train on, at least K; all are assigned to the centroids found
+            (default: 256 for each cluster, as Faiss has it).
+        memory: bytes for blocks of rows and of centroids, and products; the centroids that this
+            process owns come on top, and its share of narrow rows.
         device: where products are computed.
         checkpointer: keeps what an interrupted call goes on from.
         option: what sets the number of clusters, as an error message should name it.
@@ -141,20 +175,28 @@ def spherical_kmeans(
     n, width = len(rows), rows.width
     if not 0 < num_clusters <= n:
         raise SelectionError(f"{option}: can't make {num_clusters} clusters of {n} samples")
+    if fit_rows is not None and fit_rows < num_clusters:
+        raise SelectionError(f"fit_rows: {fit_rows} rows can't give {num_clusters} clusters")
     if method == "auto":
         method = choose_method(n, width, num_clusters, num_iterations, projection)
     for attempt in range(restarts + 1):
         config = KMeansConfig(
-            num_iterations, seed + attempt, memory, torch.device(device), checkpointer
+            num_iterations, seed + attempt, memory, torch.device(device), checkpointer, fit_rows
         )
         if method == "exact" or width <= projection:
-            centroids, labels = lloyd(rows, num_clusters, config)
+            own, own_labels = lloyd(rows, num_clusters, config)
+            labels = joined(own_labels)
         else:
-            narrow = Rows(sketch(rows, projection, config))
-            in_levels = two_levels if method == "two_level" else lloyd
-            _, labels = in_levels(narrow, num_clusters, config)
-            centroids = unit_centroids(sums_by_label(rows, labels, num_clusters, config))
-        diagnosed = diagnostics(labels, centroids)
+            narrow = sketch(rows, projection, config)
+            if method == "two_level":
+                own_labels = two_levels(narrow, num_clusters, config)
+            else:
+                _, own_labels = lloyd(narrow, num_clusters, config)
+            del narrow
+            labels = joined(own_labels)
+            own = unit_centroids(sums_by_label(rows, labels, num_clusters, config))
+        sizes = np.bincount(labels, minlength=num_clusters)
+        diagnosed = own_diagnostics(sizes, own, memory, device)
         try:
             diagnosed.check(option)
         except SelectionError as error:
@@ -163,7 +205,7 @@ def spherical_kmeans(
             log.warning("%s; trying seed %d", error, seed + attempt + 1)
             continue
         break
-    return Clusters(centroids, labels, method, config.seed, diagnosed)
+    return Clusters(own, labels, method, config.seed, diagnosed)
 
 
 def choose_method(
@@ -183,111 +225,3 @@ def choose_method(
         method,
     )
     return method
-
-
-def lloyd(rows: Rows, num_clusters: int, config: KMeansConfig) -> tuple[Floats, Ints]:
-    """Lloyd's algorithm by Faiss, one iteration a call, from initial centroids of our own.
-
-    So a killed run goes on from its last centroids, and ends when nothing changes. Faiss also
-    splits large clusters where some are empty.
-
-    Returns:
-        Centroids float32 [K, d] of norm 1, and labels int64 [n].
-    """
-    random = np.random.default_rng(config.seed)
-    sample = min(len(rows), POINTS_PER_CENTROID * num_clusters)
-    train = rows
-    if sample < len(rows):
-        train = rows.subset(np.sort(random.choice(len(rows), sample, replace=False)))
-    assigner = Assigner(train, num_clusters, config)
-    state = f"kmeans-{config.seed}"
-    kept = config.checkpointer.load(state) if config.checkpointer is not None else None
-    if kept is not None:
-        begin, centroids = int(kept["iteration"][0]), kept["centroids"].astype(np.float64)
-    else:
-        first = random.choice(sample, num_clusters, replace=False)
-        order = np.argsort(first)
-        centroids = np.empty((num_clusters, rows.width))
-        centroids[order] = train.gather(first[order])
-        begin = 0
-    lloyd_steps = load_faiss().contrib.clustering.kmeans
-    saved = time.monotonic()
-    step = f"{num_clusters} clusters of {len(train)} rows"
-    with progress(step, config.num_iterations - begin, config.checkpointer is not None) as advance:
-        for iteration in range(begin, config.num_iterations):
-            assigner.centroids = centroids
-            with contextlib.redirect_stdout(io.StringIO()):
-                centroids, (stats,) = lloyd_steps(
-                    num_clusters,
-                    assigner,
-                    niter=1,
-                    seed=config.seed + iteration,
-                    verbose=False,
-                    return_stats=True,
-                )
-            log.debug("iteration %d: %d rows moved", iteration, assigner.moved)
-            if not assigner.moved and not stats["nsplit"]:
-                break
-            if config.checkpointer is not None and time.monotonic() - saved > KEEP_EVERY:
-                done = {
-                    "centroids": unit_centroids(centroids),
-                    "iteration": np.array([iteration + 1]),
-                }
-                config.checkpointer.save(state, done)
-                saved = time.monotonic()
-            advance(1)
-    unit = unit_centroids(centroids)
-    if train is not rows:
-        return unit, nearest_centroids(rows, unit, config)
-    assigner.assign_to(unit)
-    return unit, assigner.labels
-
-
-def nearest_centroids(rows: Rows, centroids: Floats, config: KMeansConfig) -> Ints:
-    """Each row's nearest centroid, int64 [n], by all processes together.
-
-    Args:
-        rows: [n, d].
-        centroids: [K, d], of norm 1.
-        config: memory and device are used.
-    """
-    assigner = Assigner(rows, len(centroids), config, sums=False)
-    assigner.assign_to(centroids)
-    return assigner.labels
-
-
-def two_levels(rows: Rows, num_clusters: int, config: KMeansConfig) -> tuple[Floats, Ints]:
-    """About sqrt(K) cells, then each cell's share of the K clusters inside it.
-
-    Returns:
-        Centroids float32 [K, d] of norm 1, and labels int64 [n].
-    """
-    plain = replace(config, checkpointer=None)
-    _, cells = lloyd(rows, max(1, math.isqrt(num_clusters)), plain)
-    sizes = np.bincount(cells)
-    shares = np.diff(np.cumsum(sizes) * num_clusters // len(rows), prepend=0)
-    # A cell gets a cluster at least where it has rows: the largest shares make up for it.
-    shares = np.where(sizes > 0, np.maximum(shares, 1), 0)
-    for _ in range(int(shares.sum()) - num_clusters):
-        shares[shares.argmax()] -= 1
-    order = np.argsort(cells, kind="stable")
-    labels = np.empty(len(rows), np.int64)
-    centroids = np.empty((num_clusters, rows.width), np.float32)
-    end = np.cumsum(sizes)
-    first = 0
-    for cell, share in enumerate(shares.tolist()):
-        if share:
-            inside = order[end[cell] - sizes[cell] : end[cell]]
-            centroids[first : first + share], own = lloyd(rows.subset(inside), share, plain)
-            labels[inside] = own + first
-            first += share
-    return centroids, labels
-
-
-def sums_by_label(rows: Rows, labels: Ints, num_clusters: int, config: KMeansConfig) -> Floats:
-    """Sum of the rows of each cluster, float64 [K, D]."""
-    height = max(1, min(4096, config.memory // 4 // (12 * rows.width)))
-    sums = np.zeros((num_clusters, rows.width))
-    for span, block in rows.blocks(height, own_share(len(rows))):
-        shift(sums, block, np.full(len(block), -1), labels[span])
-    return summed(sums)

@@ -99,6 +99,33 @@ class Nearest:
             labels[row[first]], scores[row[first]] = number[first], about[first]
         return labels, scores
 
+    def improved(self, block: Array, norms: Floats, scores: Floats) -> tuple[Ints, Ints, Floats]:
+        """Rows that have a centroid here as near as the one that they have elsewhere, or nearer.
+
+        Args:
+            block: [b, d].
+            norms: float32 [b], of the rows.
+            scores: float64 [b], each row's exact inner product with its centroid elsewhere; -inf
+                for none.
+
+        Returns:
+            The rows, int64 [m]; for each the number of the nearest centroid here, the first of
+            equals, and their exact inner product, float64 [m].
+        """
+        rows = torch.from_numpy(block).to(self.device)
+        error = self.error * torch.from_numpy(norms).to(self.device)
+        products = self.products(rows)
+        floor = torch.from_numpy(scores).to(self.device).float()
+        least = (products.amax(1).float() - 2 * error).maximum(floor - error - STEP)
+        least = (least - 2 * self.rounding * least.abs()).to(products.dtype)  # never rounded up
+        flat = nonzeros(products >= least[:, None])
+        row, number = flat // products.shape[1], self.numbers[flat % products.shape[1]]
+        exact = self._exact(rows, row, number)
+        order = np.lexsort((number, -exact, row))
+        first = order[np.flatnonzero(np.diff(row[order], prepend=-1))]
+        first = first[exact[first] >= scores[row[first]]]
+        return row[first], number[first], exact[first]
+
     def products(self, rows: torch.Tensor) -> torch.Tensor:
         """Fast inner products of rows [b, d] with the centroids, [b, k]."""
         if self.dtype != torch.float32:

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.processes import group_size, own_share
 from coincide_pl.selection.arrays.dtypes import Array, ArrayLike, Floats, Ints, array_of
 from coincide_pl.signals.parted import PartedArray
 
@@ -93,6 +94,16 @@ class Rows:
         return len(self.parts[0]) if self.chosen is None else len(self.chosen)
 
     @property
+    def own(self) -> slice:
+        """The rows that this process works on."""
+        return own_share(len(self))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a block of them."""
+        return np.result_type(*(part.dtype for part in self.parts))
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
         return sum(part.shape[1] * part.dtype.itemsize for part in self.parts)
@@ -134,6 +145,15 @@ class Rows:
                 waiting = coming
             if waiting is not None:
                 yield waiting.result()
+
+    def delivered(self, wanted: Sequence[Ints], height: int) -> Array:
+        """Rows that this process wants, wherever they are; all processes must ask together.
+
+        Args:
+            wanted: for each process the rows that it wants, ascending; the same everywhere.
+            height: rows that a process sends or receives at once, about.
+        """
+        return self.gather(wanted[group_size()[1]])
 
     def floats(
         self, rows: slice | Ints, normalize: bool, dtype: torch.dtype = torch.float32

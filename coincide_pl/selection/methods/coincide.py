@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
-
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays.kmeans import Clusters, Method, spherical_kmeans
-from coincide_pl.selection.arrays.rows import MEMORY
+from coincide_pl.processes import everywhere, own_share
+from coincide_pl.selection.arrays.kmeans import Clusters, Method, own_kmeans
+from coincide_pl.selection.arrays.lloyd import state_name
+from coincide_pl.selection.arrays.rows import MEMORY, Rows
+from coincide_pl.selection.cache import Cache
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.checks import positive
 from coincide_pl.selection.steps.cluster_order import ClusterOrder
 from coincide_pl.selection.steps.pick import pick_from_clusters, stage
-from coincide_pl.selection.steps.transferability import Modality, transferability
+from coincide_pl.selection.steps.transferability import Modality, own_transferability
 from coincide_pl.signals.activations import Activations
 
 GIB = 2**30
@@ -48,6 +49,7 @@ class Coincide(Selector):
         clustering: Method = "auto",
         projection: int = 512,
         restarts: int = 0,
+        fit_rows: int | None = None,
         memory_gib: float = MEMORY / GIB,
     ) -> None:
         """Checks the hyperparameters.
@@ -69,8 +71,11 @@ class Coincide(Selector):
                 not exact.
             projection: number of dimensions of the projected rows.
             restarts: number of further tries, each with the next seed, if the clustering collapses.
-            memory_gib: GiB of memory for blocks of rows, products and kernels; beside these, the
-                centroids take 20 bytes an entry. It does not change the selection.
+            fit_rows: number of samples drawn to train k-means on, at least as many as clusters; all
+                are assigned to the clusters found (default: 256 for each cluster).
+            memory_gib: GiB of memory, in each process, for blocks of rows, of centroids, products
+                and kernels; beside these, its share of the centroids takes 20 bytes an entry. It
+                does not change the selection.
 
         Raises:
             SelectionError: a value that makes no sense.
@@ -98,6 +103,7 @@ class Coincide(Selector):
         self.clustering: Method = clustering
         self.projection = projection
         self.restarts = restarts
+        self.fit_rows = fit_rows
         self.memory_gib = memory_gib
 
     def pick(self, pool: Pool, count: int) -> Picks:
@@ -119,34 +125,20 @@ class Coincide(Selector):
         made_from = {"signals": pool.fingerprints.get("signals"), "clusters": self._clustering}
         cache = pool.cache.also(made_from)
         with stage("clusters"):
-            found = cache.once(
-                "clusters",
-                {},
-                lambda checkpointer: (
-                    spherical_kmeans(
-                        activations,
-                        self.num_clusters,
-                        self.num_iterations,
-                        self.seed,
-                        method=self.clustering,
-                        projection=self.projection,
-                        restarts=self.restarts,
-                        memory=memory,
-                        device=pool.device,
-                        checkpointer=checkpointer,
-                    ).arrays
-                ),
-            )
-            clusters = Clusters.of(found)
+            clusters = self._clusters(activations, cache, memory, pool.device)
         with stage("transferability"):
             scores = cache.once(
                 "transferability",
                 {"modality": self.modality, "exclude_above": self.exclude_above},
                 lambda _: {
-                    "scores": np.asarray(
-                        transferability(
-                            clusters.centroids, num_layers, self.modality, self.exclude_above
-                        )
+                    "scores": own_transferability(
+                        clusters.centroids,
+                        self.num_clusters,
+                        num_layers,
+                        self.modality,
+                        self.exclude_above,
+                        memory,
+                        pool.device,
                     )
                 },
             )["scores"]
@@ -164,8 +156,38 @@ class Coincide(Selector):
         )
         return replace(picks, figures=clusters.figures)
 
+    def _clusters(self, activations: Rows, cache: Cache, memory: int, device: str) -> Clusters:
+        """The clusters, with the centroids that this process owns; kept, and used again."""
+        own = own_share(self.num_clusters)
+        found, kept = cache.load("clusters"), cache.load_share("centroids", own)
+        if found is not None and "centroids" in found:  # as earlier versions kept them
+            kept = {"centroids": found.pop("centroids")[own]}
+        if everywhere(found is not None and kept is not None):
+            assert found is not None
+            assert kept is not None
+            return Clusters.of(found, kept["centroids"])
+        clusters = own_kmeans(
+            activations,
+            self.num_clusters,
+            self.num_iterations,
+            self.seed,
+            method=self.clustering,
+            projection=self.projection,
+            restarts=self.restarts,
+            fit_rows=self.fit_rows,
+            memory=memory,
+            device=device,
+            checkpointer=cache,
+        )
+        cache.save_share("centroids", own, {"centroids": clusters.centroids})
+        everywhere(True)  # the others have kept theirs, too
+        cache.save("clusters", clusters.arrays)
+        cache.forget(state_name(clusters.seed))
+        return clusters
+
     @property
     def _clustering(self) -> dict[str, object]:
         """The hyperparameters that the clusters depend on."""
         names = ("num_clusters", "num_iterations", "seed", "clustering", "projection", "restarts")
-        return {name: getattr(self, name) for name in names}
+        fit = {} if self.fit_rows is None else {"fit_rows": self.fit_rows}
+        return {name: getattr(self, name) for name in names} | fit

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
+from coincide_pl.processes import joined, own_share
+from coincide_pl.selection.arrays.assigner import KMeansConfig
 from coincide_pl.selection.arrays.dtypes import Arrays, Floats, Ints
-from coincide_pl.selection.arrays.kmeans import (
-    Clusters,
-    KMeansConfig,
-    nearest_centroids,
-    spherical_kmeans,
-)
+from coincide_pl.selection.arrays.kmeans import Clusters, spherical_kmeans
+from coincide_pl.selection.arrays.lloyd import nearest_centroids
 from coincide_pl.selection.arrays.rows import MEMORY, Rows, centroid_cosines
 from coincide_pl.selection.cache import Checkpointer
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
@@ -163,7 +161,8 @@ class HierarchicalKMeans(Selector):
         for time in range(times if size > 1 else 0):
             near = nearest(centroid_cosines(rows, centroids, labels), labels, size)
             centroids = cluster(rows.subset(near), self.seed + 1 + time).centroids
-            labels = nearest_centroids(rows, centroids, config)
+            own = centroids[own_share(clusters)]
+            labels = joined(nearest_centroids(rows, own, clusters, config))
         return {"centroids": centroids, "labels": labels}
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from coincide_pl.selection.arrays.dtypes import ArrayLike, like
+from coincide_pl.processes import joined
+from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, like
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
 from coincide_pl.selection.steps.checks import labels_of, positive
 from coincide_pl.selection.steps.cluster_order import ClusterOrder
@@ -29,7 +30,7 @@ def density(
 
     Args:
         features: [N, D], any float dtype, also memory-mapped; or their `ClusterOrder`, which has
-            read them.
+            read them, and of which all processes must ask.
         labels: the cluster of each row, int [N], 0 to K - 1.
         bandwidth: σ.
         include_self: whether pairs of a sample with itself count, as in the authors' code; in the
@@ -50,14 +51,17 @@ def density(
         array([1.  , 0.91])
     """
     positive("bandwidth", bandwidth)
-    clusters: Iterable[Cluster]
     if isinstance(features, ClusterOrder):
-        clusters = features
-    else:
-        rows = Rows(features)
-        groups = members(labels_of(labels, len(rows)))
-        clusters = (Kernel(rows.subset(own), bandwidth, memory) for own in groups)
-    return like(np.array([_mean(cluster, include_self) for cluster in clusters]), features)
+        return joined(_means(features, include_self))
+    rows = Rows(features)
+    groups = members(labels_of(labels, len(rows)))
+    clusters = (Kernel(rows.subset(own), bandwidth, memory) for own in groups)
+    return like(_means(clusters, include_self), features)
+
+
+def _means(clusters: Iterable[Cluster], include_self: bool) -> Floats:
+    """D of each, float64."""
+    return np.array([_mean(cluster, include_self) for cluster in clusters], np.float64)
 
 
 def _mean(cluster: Cluster, include_self: bool) -> float:

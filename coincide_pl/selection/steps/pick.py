@@ -9,12 +9,13 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from coincide_pl.processes import joined
 from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, Ints, like
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
 from coincide_pl.selection.selector import Picks, target_count
 from coincide_pl.selection.steps.budgets import budgets, official_budgets
 from coincide_pl.selection.steps.checks import labels_of, numbers, positive
-from coincide_pl.selection.steps.cluster_order import ClusterOrder
+from coincide_pl.selection.steps.cluster_order import ClusterOrder, KnownCluster
 from coincide_pl.selection.steps.density import density
 from coincide_pl.selection.steps.greedy_mmd import greedy_mmd
 
@@ -89,15 +90,17 @@ def pick_from_clusters(
     official = official_budgets(transferability, dense, order.sizes, count, temperature)
     with stage("picks"):
         order.learn(np.where(official.whole, 0, shares))
-        first, more = [], []  # the authors' picks, then those that make up for a shortfall
-        for cluster in official.order:
-            rows = order[cluster].rows
-            if official.whole[cluster]:  # in record order, as in the authors' code
-                first.append(rows)
-            elif shares[cluster]:
-                chosen = rows[np.asarray(greedy_mmd(order[cluster], int(shares[cluster])))]
-                first.append(chosen[: official.counts[cluster]])
-                more.append(chosen[official.counts[cluster] :])
+        chosen = [
+            _chosen(known, int(share), bool(whole))
+            for known, share, whole in zip(
+                order, shares[order.own], official.whole[order.own], strict=True
+            )
+        ]
+    rows = joined(np.concatenate([*chosen, np.zeros(0, np.int64)]))  # of all clusters, one by one
+    ends = np.cumsum(shares)
+    walk = [slice(ends[i] - shares[i], ends[i]) for i in official.order]
+    first = [rows[at][: official.counts[i]] for i, at in zip(official.order, walk, strict=True)]
+    more = [rows[at][official.counts[i] :] for i, at in zip(official.order, walk, strict=True)]
     columns = {
         "size": order.sizes,
         "transferability": transferability,
@@ -105,6 +108,13 @@ def pick_from_clusters(
         "selected": shares,
     }
     return Picks(np.concatenate(first + more), columns, labels=labels)
+
+
+def _chosen(cluster: KnownCluster, count: int, whole: bool) -> Ints:
+    """Rows of a cluster in order of picking; in record order where it is taken whole."""
+    places = np.arange(count) if whole or not count else np.asarray(greedy_mmd(cluster, count))
+    rows: Ints = cluster.rows[places]
+    return rows
 
 
 @contextmanager

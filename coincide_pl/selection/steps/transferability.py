@@ -8,8 +8,11 @@ import numpy as np
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays.dtypes import ArrayLike
-from coincide_pl.selection.arrays.exact import rounded_unit
+from coincide_pl.processes import by_itself, summed
+from coincide_pl.selection.arrays.centroid_pairs import centroid_pairs
+from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, array_of, like
+from coincide_pl.selection.arrays.exact import STEP, rounded_unit
+from coincide_pl.selection.arrays.rows import MEMORY
 
 Modality = Literal["text", "visual", "both"]
 
@@ -60,25 +63,67 @@ def transferability(
     finite = torch.isfinite(rows).all(1)
     if not finite.all():
         raise SelectionError(f"centroid {int(finite.int().argmin())} holds NaN or infinity")
-    halves = rows.reshape(len(rows), num_layers, 2, -1)
-    if modality != "both":
-        halves = halves[:, :, ("visual", "text").index(modality)]
-    unit = rounded_unit(halves.reshape(len(rows), -1))
-    scores = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
-    for start in range(0, len(rows), 1024):
-        cosines = unit[start : start + 1024] @ unit.T
-        here = torch.arange(len(cosines), device=rows.device)
-        if exclude_above is None:
-            cosines[here, here + start] = 0
-            scores[start : start + 1024] = row_sums(cosines) / max(len(rows) - 1, 1)
-        else:
+    with by_itself():
+        scores = own_transferability(
+            array_of(centroids), len(rows), num_layers, modality, exclude_above, device=rows.device
+        )
+    return like(scores, centroids)
+
+
+def own_transferability(
+    own: Floats,
+    num_clusters: int,
+    num_layers: int,
+    modality: Modality = "text",
+    exclude_above: float | None = 0.9,
+    memory: int = MEMORY,
+    device: str | torch.device = "cpu",
+) -> Floats:
+    """Transferability of clusters whose centroids are split over the processes.
+
+    Cosines of two centroids are exact, multiples of 2^-48, and so are their sums here: the whole
+    multiples of 2^-24 and what is left are each added up to a number that a float64 holds. So the
+    result depends neither on blocks and processes nor on the device.
+
+    Args:
+        own: float32 [own clusters, layers * 2 * hidden], the centroids that this process owns.
+        num_clusters: K, of all processes.
+        num_layers: M.
+        modality: which halves are compared.
+        exclude_above: see `transferability`.
+        memory: bytes for blocks and products.
+        device: where these are computed.
+
+    Returns:
+        float64 [K], the same in every process.
+    """
+
+    def compared(some: torch.Tensor) -> torch.Tensor:
+        halves = some.reshape(len(some), num_layers, 2, -1)
+        if modality != "both":
+            halves = halves[:, :, ("visual", "text").index(modality)]
+        return rounded_unit(halves.reshape(len(some), -1))
+
+    totals = torch.zeros(3, num_clusters, dtype=torch.float64, device=device)
+    for rows, columns, cosines in centroid_pairs(own, num_clusters, compared, memory, device):
+        if exclude_above is not None:
             kept = cosines <= exclude_above
-            counts = kept.sum(1)
-            means = row_sums(cosines * kept) / counts.clamp(min=1)
-            scores[start : start + 1024] = torch.where(counts > 0, means, exclude_above)
-    return scores if tensor else scores.numpy()
+        else:
+            kept = torch.ones_like(cosines, dtype=torch.bool)
+            if rows == columns:
+                kept.fill_diagonal_(False)
+        parts = torch.stack([*in_steps(cosines * kept), kept.double()])  # [3, a, b]
+        totals[:, rows] += parts.sum(2)
+        if rows != columns:
+            totals[:, columns] += parts.sum(1)
+    high, low, counts = summed(totals.cpu().numpy())
+    sums = (high + low * STEP) * STEP
+    means: Floats = sums / np.maximum(counts, 1)
+    return means if exclude_above is None else np.where(counts > 0, means, exclude_above)
 
 
-def row_sums(matrix: torch.Tensor) -> torch.Tensor:
-    """Sum of each row in one order, whatever the number of rows and threads."""
-    return torch.from_numpy(matrix.cpu().numpy().sum(1)).to(matrix.device)
+def in_steps(cosines: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whole multiples of 2^-24, and what is left of each number in multiples of 2^-48."""
+    steps = cosines / STEP
+    high = steps.floor()
+    return high, (steps - high) / STEP
