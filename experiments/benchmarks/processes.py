@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import re
-import resource
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -58,7 +59,11 @@ def table(
         write_features(path, size, width, size // PER_CLUSTER)
     columns = ["clusters", "transferability", "density and order of picking", "picks"]
     head = ["processes", *(f"{name} (s)" for name in columns), "total (s)"]
-    head += ["peak of a process (MiB)", "beyond its libraries (MiB)", "sent by all (GB)"]
+    head += [
+        "peak of a process without mapped files (MiB)",
+        "beyond its libraries (MiB)",
+        "sent by all (GB)",
+    ]
     rows, digests = [head], set()
     for world in processes:
         with tempfile.TemporaryDirectory(dir=folder) as cache:
@@ -108,6 +113,30 @@ def run(world: int, words: list[str]) -> list[dict]:
     return [json.loads(lines.splitlines()[-1]) for lines in said]
 
 
+class Memory(threading.Thread):
+    """Watches this process's memory without the pages of mapped files, which are the system's.
+
+    Attributes:
+        peak: the most so far, in bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = self.now()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self.peak = max(self.peak, self.now())
+            time.sleep(0.02)
+
+    @staticmethod
+    def now() -> int:
+        """Bytes."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+
+
 def one(path: str, cache: str, clustering: str, iterations: int, memory: float) -> None:
     """One process of a group; prints JSON."""
     messages: list[str] = []
@@ -118,7 +147,8 @@ def one(path: str, cache: str, clustering: str, iterations: int, memory: float) 
     )
     distributed.init_process_group("gloo")
     torch.ones(8, 8) @ torch.ones(8, 8)
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory_used = Memory()
+    start = memory_used.peak
     features = np.load(path, mmap_mode="r")
     signals, made_from = {"activations": features}, {"signals": path}
     pool = Pool(range(len(features)), signals, made_from, LAYERS, Cache(Path(cache), {}))
@@ -135,7 +165,7 @@ def one(path: str, cache: str, clustering: str, iterations: int, memory: float) 
             {
                 "stages": {match[1]: float(match[2]) for match in found if match},
                 "start": start,
-                "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak": memory_used.peak,
                 "received": traffic.received,
                 "digest": hashlib.blake2b(np.asarray(indices).tobytes()).hexdigest(),
                 "said": [line for line in messages if line.startswith("clusters' rows")],

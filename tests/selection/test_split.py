@@ -70,7 +70,8 @@ def select(
 
 def choose(world: int, rank: int, folder: Path) -> None:
     """All ways to cluster, centroids whole and in blocks, rows from the store and sent."""
-    for how, fit_rows in (("exact", None), ("projected", 300), ("two_level", 500)):
+    ways = (("exact", None), ("projected", 300), ("two_level", 500))
+    for how, fit_rows in ways if world < 8 else ways[1:2]:
         for memory in (2.0, 6e-5):  # less than the centroids take
             sent_rows.READ_ALONE, sent_rows.IN_CACHE = 1 << 15, 0.5 if memory > 1 else 0
             assigner.MANY = 2048 if memory > 1 else 1  # fast products in bfloat16
@@ -81,6 +82,8 @@ def choose(world: int, rank: int, folder: Path) -> None:
             selector = Coincide(CLUSTERS, num_iterations=4, memory_gib=memory, **options)
             found = select(folder, selector)
             (folder / f"{how}-{memory}-{world}-{rank}").write_bytes(found)
+    if world == 8:
+        return
     levels = HierarchicalKMeans([CLUSTERS, 4], num_iterations=4, memory_gib=6e-5)
     (folder / f"levels-0-{world}-{rank}").write_bytes(select(folder, levels))
 
@@ -88,9 +91,9 @@ def choose(world: int, rank: int, folder: Path) -> None:
 def test_any_number_of_processes_selects_the_same(tmp_path):
     np.save(tmp_path / "x.npy", features())
     in_processes(choose, tmp_path)
-    for how in ("exact", "projected", "two_level", "levels"):
+    for how, count in {"exact": 14, "projected": 30, "two_level": 14, "levels": 7}.items():
         files = sorted(tmp_path.glob(f"{how}-*"))
-        assert len(files) == sum(WORLDS) * (1 if how == "levels" else 2)
+        assert len(files) == count
         assert len({file.read_bytes() for file in files}) == 1
 
 

@@ -20,7 +20,8 @@ from coincide_pl.selection.arrays.rows import Rows
 log = logging.getLogger(__name__)
 
 READ_ALONE = 1 << 15
-"""Bytes of a row from which on rows here and there are read about as fast as all in a row."""
+"""Bytes of a row from which on reading rows here and there takes no longer than reading all in
+order, sending them, and writing and reading them again."""
 IN_CACHE = 0.5
 """Share of this machine's memory up to which a store is taken to be in its page cache."""
 
