@@ -45,7 +45,7 @@ def test_a_worker_process_opens_the_same_file(records):
 def test_columns_say_what_the_records_say(records):
     assert records.text_lengths.tolist() == [13 + 8, 4, 21, 21]  # bytes: ö and ß take two each
     assert records.image_counts.tolist() == [1, 0, 2, 1]
-    assert records.sources == ["coco", None, "vg", "coco"]
+    assert records.sources == ["coco", "unnamed", "vg", "coco"]
     assert records.answers == [record.turns[-1].text for record in RECORDS]
     codes = records.image_codes
     assert codes[1] == -1
