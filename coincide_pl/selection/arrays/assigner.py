@@ -9,6 +9,7 @@ import torch
 
 from coincide_pl.processes import group_size, joined, own_share, passed, refuse, summed
 from coincide_pl.selection.arrays.dtypes import Array, Bools, Floats, Ints
+from coincide_pl.selection.arrays.exact import CACHED, widened
 from coincide_pl.selection.arrays.nearest import MANY, Nearest, fastest, take
 from coincide_pl.selection.arrays.own_sums import OwnSums, moved_sums, shift
 from coincide_pl.selection.arrays.rows import Rows, spans
@@ -263,7 +264,8 @@ def fits_whole(num_clusters: int, width: int, memory: int) -> bool:
 
 def zero_unless_finite(block: Array, rows: Rows, start: int) -> int:
     """Set rows with NaN or infinity to zero; the number of the last one's record, or -1."""
-    if torch.isfinite(torch.from_numpy(block).sum(dtype=torch.float64)):
+    parts = spans(len(block), max(1, CACHED // max(1, block.shape[1])))
+    if all(bool(torch.isfinite(widened(block[part]).sum())) for part in parts):
         return -1
     bad = np.flatnonzero(~np.isfinite(block).all(1))
     block[bad] = 0

@@ -6,10 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coincide_pl.selection.arrays.dtypes import Floats
+from coincide_pl.selection.arrays.dtypes import Array, Floats
 
 STEP = 2.0**-24
 """Entries of unit vectors are multiples of it, as float16 numbers are; a float32 holds them."""
+
+CACHED = 1 << 19
+"""Numbers in float64 that are worked on together: what a cache holds."""
+
+
+def widened(array: Array) -> Tensor:
+    """Any floats as float64; float16 goes through float32, which processors convert much faster."""
+    numbers = torch.from_numpy(array)
+    return (numbers.float() if numbers.dtype == torch.float16 else numbers).double()
 
 
 def rounded_unit(vectors: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from coincide_pl.selection.arrays.empty_clusters import refill
 from coincide_pl.selection.arrays.exact import unit_centroids
 from coincide_pl.selection.arrays.kept_centroids import KeptCentroids
 from coincide_pl.selection.arrays.own_sums import OwnSums, moved_sums, shift
-from coincide_pl.selection.arrays.rows import Rows, spans
+from coincide_pl.selection.arrays.rows import BLOCK, Rows, spans
 from coincide_pl.selection.arrays.sent_rows import rows_for_all
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def sums_by_label(rows: Rows, labels: Ints, num_clusters: int, config: KMeansCon
         num_clusters: K.
         config: memory is used.
     """
-    height = max(1, min(4096, config.memory // 4 // (12 * rows.width)))
+    height = max(1, min(BLOCK // rows.row_bytes, config.memory // 4 // (12 * rows.width)))
     sums = OwnSums(num_clusters, rows.width, config.memory)
     ranks, _ = group_size()
     held, own = rows.own, sums.own

@@ -9,10 +9,8 @@ import torch
 
 from coincide_pl.processes import exchanged, largest, own_share, shares
 from coincide_pl.selection.arrays.dtypes import Array, Floats, Ints
+from coincide_pl.selection.arrays.exact import CACHED, widened
 from coincide_pl.selection.arrays.rows import Rows, spans
-
-FRESH = 1024
-"""Rows without a cluster so far whose sums are taken together."""
 
 
 class OwnSums:
@@ -97,25 +95,13 @@ def moved_sums(
 
 
 def shift(sums: Floats, block: Array, old: Ints, new: Ints) -> None:
-    """Take rows from the sums of their old clusters (-1: none) and add them to their new ones.
-
-    Float16 numbers are multiples of 2^-24, so their sums are exact in float32 too as long as these
-    stay below 1: many new rows are first added up so.
-    """
+    """Take rows from the sums of their old clusters (-1: none) and add them to their new ones."""
     total = torch.from_numpy(sums)
     moved = np.flatnonzero(old != new)
-    step = FRESH if (old < 0).all() else 256
-    for start in range(0, len(moved), step):
-        some = moved[start : start + step]
-        rows, to = torch.from_numpy(block[some]), torch.from_numpy(new[some])
-        most = float(np.bincount(new[some]).max()) * float(rows.abs().max())
-        if step == FRESH and rows.dtype == torch.float16 and most < 1:
-            total += torch.zeros(total.shape).index_add_(0, to, rows.float())
-            continue
-        for part in spans(len(some), 256):
-            wide = rows[part].double()
-            total.index_add_(0, to[part], wide)
-            had = np.flatnonzero(old[some][part] >= 0)
-            if len(had):
-                left = torch.from_numpy(old[some][part][had])
-                total.index_add_(0, left, wide[had], alpha=-1)
+    for part in spans(len(moved), max(1, CACHED // max(1, sums.shape[1]))):
+        some = moved[part]
+        rows, before = widened(block[some]), old[some]
+        total.index_add_(0, torch.from_numpy(new[some]), rows)
+        had = np.flatnonzero(before >= 0)
+        if len(had):
+            total.index_add_(0, torch.from_numpy(before[had]), rows[had], alpha=-1)

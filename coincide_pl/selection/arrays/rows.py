@@ -19,6 +19,9 @@ MEMORY = 2 << 30
 """Bytes of rows, products and kernels held at once, unless told otherwise."""
 FLOATS = MEMORY // 64
 """Numbers of a block that is read as floats, 128 MiB in float32."""
+BLOCK = 16 << 20
+"""Bytes of rows read at once, or little more: allocators hand out such blocks again, while each
+larger one is new memory, whose pages take longer to come than to be filled."""
 
 
 class Part:

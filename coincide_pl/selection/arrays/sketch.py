@@ -7,8 +7,9 @@ import torch
 
 from coincide_pl.processes import own_share, refuse
 from coincide_pl.selection.arrays.assigner import KMeansConfig, zero_unless_finite
+from coincide_pl.selection.arrays.exact import widened
 from coincide_pl.selection.arrays.own_rows import OwnRows
-from coincide_pl.selection.arrays.rows import Rows
+from coincide_pl.selection.arrays.rows import BLOCK, Rows
 
 
 def sketch(rows: Rows, width: int, config: KMeansConfig) -> OwnRows:
@@ -26,13 +27,13 @@ def sketch(rows: Rows, width: int, config: KMeansConfig) -> OwnRows:
     turns = random.integers(0, width, len(spans)).tolist()
     own = own_share(len(rows))
     narrow = np.zeros((own.stop - own.start, width), np.float16)
-    height = max(1, min(4096, config.memory // 4 // (12 * rows.width)))
+    height = max(1, min(BLOCK // rows.row_bytes, config.memory // 4 // (12 * rows.width)))
     bad = -1
     for place, block in rows.blocks(height, own):
         bad = max(bad, zero_unless_finite(block, rows, place.start))
         total = torch.zeros(len(block), width, dtype=torch.float64)
         for span, turn in zip(spans, turns, strict=True):
-            part = torch.from_numpy(block[:, span]).double().mul_(signs[span])
+            part = widened(block[:, span]).mul_(signs[span])
             cut = max(0, part.shape[1] - turn)  # column c goes to c - turn, round the end
             total[:, :cut] += part[:, part.shape[1] - cut :]
             total[:, width - turn : width - turn + part.shape[1] - cut] += part[
