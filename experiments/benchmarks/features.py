@@ -15,7 +15,9 @@ from rich.progress import track
 LAYERS, RANK, BLOCK = 5, 64, 4096
 
 
-def write_features(path: Path, count: int, width: int, components: int, seed: int = 0) -> None:
+def write_features(
+    path: Path, count: int, width: int, components: int, seed: int = 0, spread: float = 0.5
+) -> None:
     """Writes float16 [count, width] as an `.npy` file.
 
     Args:
@@ -24,6 +26,8 @@ def write_features(path: Path, count: int, width: int, components: int, seed: in
         width: columns: 5 layers of a visual and a text half.
         components: of the mixture.
         seed: of everything drawn.
+        spread: standard deviation of samples around their component, in the shared directions;
+            components lie around each other with 1.
     """
     random = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -39,7 +43,7 @@ def write_features(path: Path, count: int, width: int, components: int, seed: in
             range(0, count, BLOCK), f"{count} rows", transient=True, disable=not sys.stderr.isatty()
         ):
             own = places[owner[start : start + BLOCK]]
-            rows = (own + 0.5 * torch.randn(own.shape)) @ shared
+            rows = (own + spread * torch.randn(own.shape)) @ shared
             rows.add_(torch.randn(rows.shape), alpha=0.5).add_(0.7)
             halves = torch.nn.functional.normalize(rows.view(len(rows), 2 * LAYERS, -1), dim=2)
             halves.div_((2 * LAYERS) ** 0.5)

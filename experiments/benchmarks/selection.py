@@ -25,6 +25,7 @@ from features import LAYERS, write_features
 from jsonargparse import auto_cli
 
 from coincide_pl.selection import Coincide, Pool, Selection, density, greedy_mmd, pick
+from coincide_pl.selection.arrays import groups, nearest
 from coincide_pl.selection.arrays.kmeans import METHODS, spherical_kmeans
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.cache import Cache
@@ -341,7 +342,12 @@ def agreement(
 
 
 def rounds(
-    size: int = 12_000, width: int = 20480, clusters: int = 182, folder: str = "runs/benchmarks"
+    size: int = 12_000,
+    width: int = 20480,
+    clusters: int = 182,
+    iterations: list[int] | None = None,
+    spread: float = 0.5,
+    folder: str = "runs/benchmarks",
 ) -> None:
     """Exact k-means in full width against Lloyd's algorithm in float32, in turns, in one run.
 
@@ -349,26 +355,39 @@ def rounds(
         size: samples.
         width: of the features.
         clusters: how many.
+        iterations: at most, for each row of the table (default: 10 and 30).
+        spread: of samples around their components: 0.5 as in the other tables, 2 for samples that
+            hardly form clusters.
         folder: for the features.
     """
-    path = Path(folder) / f"features-{size}-{width}.npy"
+    path = Path(folder) / f"features-{size}-{width}-{spread}.npy"
     if not path.exists():
-        write_features(path, size, width, clusters)
+        write_features(path, size, width, clusters, spread=spread)
     features = np.load(path, mmap_mode="r")
     rate = product_rate(torch.float32, "cpu")
+    multiply, done = nearest.in_stretches, [0.0]
+
+    def counted(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+        done[0] += 2.0 * len(rows) * centroids.numel()
+        return multiply(rows, centroids)
+
+    nearest.in_stretches = groups.in_stretches = counted
     rows = [
-        ["iterations", "plain (s)", "ours (s)", "plain / ours", "same labels", "products / rate"]
+        ["iterations", "plain (s)", "ours (s)", "plain / ours", "the same in CPU seconds"]
+        + ["same labels", "operations / plain's", "operations / rate (s)"]
     ]
-    for count in (10, 30):
-        begin = time.perf_counter()
+    for count in iterations or (10, 30):
+        done[0] = 0.0
+        begin, first = time.perf_counter(), time.process_time()
         plain = plain_lloyd(features, clusters, count)
-        middle = time.perf_counter()
+        middle, second = time.perf_counter(), time.process_time()
         ours = spherical_kmeans(features, clusters, count, method="exact").labels
         its, mine = middle - begin, time.perf_counter() - middle
+        cpu = (second - first) / (time.process_time() - second)
         same = f"{100 * (plain == ours).mean():.2f} %"
-        least = 2.0 * size * width * clusters * (count + 1) / rate
-        figures = (f"{its:.1f}", f"{mine:.1f}", f"{its / mine:.2f}", same, f"{least / mine:.2f}")
-        rows.append([str(count), *figures])
+        share = done[0] / (2.0 * size * width * clusters * (count + 1))
+        figures = (f"{its:.1f}", f"{mine:.1f}", f"{its / mine:.2f}", f"{cpu:.2f}", same)
+        rows.append([str(count), *figures, f"{share:.3f}", f"{done[0] / rate:.1f}"])
     table(rows)
     path.unlink()
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.selection.arrays import assigner, kept_centroids, table
+from coincide_pl.selection.arrays import assigner, groups, kept_centroids, table
 from coincide_pl.selection.arrays.diagnostics import diagnostics
+from coincide_pl.selection.arrays.exact import unit_centroids
 from coincide_pl.selection.arrays.kmeans import choose_method, spherical_kmeans
+from coincide_pl.selection.arrays.nearest import Nearest
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.arrays.sketch import sketch
 from coincide_pl.selection.cache import Cache
@@ -76,25 +78,66 @@ def test_nothing_but_data_and_settings_changes_the_clusters(mapped, method, monk
         assert other.diagnostics == first.diagnostics
 
 
-@pytest.mark.parametrize(("spent", "enough"), [(-1.0, 0), (0.6, 700), (1e9, 20)])
-def test_products_of_earlier_rounds_change_no_label(spent, enough, monkeypatch):
-    """Whether they are renewed in each round, now and then, or never."""
+def equal_rows(x):
+    x[100:140] = x[:40]  # centroids as near to both
+
+
+def empty_clusters(x):
+    x[:] = x[np.arange(len(x)) % 33]  # fewer rows than clusters: others are split
+
+
+def many_ties(x):
+    x[:] = np.sign(x.astype(np.float32)) * (np.arange(400) % 3 == 0) / 16
+
+
+def rows_of_zeros(x):
+    x[::7] = 0
+
+
+@pytest.mark.parametrize("made", [equal_rows, empty_clusters, many_ties, rows_of_zeros])
+def test_bounds_change_no_label(made, monkeypatch):
+    """Against comparing every row with every centroid that moved, in every iteration."""
     x, _ = mixture(n=900, width=400, noise=0.5)
-    x[100:140] = x[:40]  # equal rows, and centroids as near to both
-    plain = spherical_kmeans(x, 40, 15, memory=1 << 19)  # too little for a table
-    monkeypatch.setattr(table, "SPENT", spent)
+    made(x)
     narrow, sure = table.Table.narrow, []
 
     def watched(self, *args):
-        unsure = narrow(self, *args)
-        sure.append(0 if unsure is None else int((~unsure).sum()))
-        return unsure
+        unsure, second = narrow(self, *args)
+        sure.append(int((~unsure).sum()))
+        return unsure, second
 
     monkeypatch.setattr(table.Table, "narrow", watched)
+    monkeypatch.setattr(groups, "FEW", 3)  # a row's own centroid comes first in most groups
+    plain = spherical_kmeans(x, 40, 15, memory=1 << 19)  # too little for a table
+    assert not sure
     found = spherical_kmeans(x, 40, 15, memory=1 << 26)
-    assert max(sure) >= enough
+    assert max(sure) >= 450
     np.testing.assert_array_equal(found.labels, plain.labels)
     np.testing.assert_array_equal(found.centroids, plain.centroids)
+
+
+def test_bounds_hold_however_centroids_move():
+    x, _ = mixture(n=300, width=3000)
+    random, rows = np.random.default_rng(0), np.arange(0, 300, 3)
+    centroids = unit_centroids(x[:20].astype(np.float64))
+    near = Nearest(centroids, np.arange(20), torch.float32, torch.device("cpu"))
+    known = table.Table(300, 20)
+    known.norms[:] = np.linalg.norm(x.astype(np.float32), axis=1)
+    known.rest[:] = near.products(torch.from_numpy(x)).numpy()
+    known.begin(centroids, near.error)
+    for step in (0.5, 0.1, 0.02, 0.001, 0.0):
+        moved = centroids.astype(np.float64)
+        moved[::2] += step * random.normal(size=(10, 3000)) / 3000**0.5
+        centroids = unit_centroids(moved)
+        known.move(centroids)
+        low, high = known.bounds(np.arange(300))
+        exact = x.astype(np.float64) @ centroids.T.astype(np.float64)
+        assert (low <= exact).all()
+        assert (exact <= high).all()
+        columns = np.array([1, 2, 8])
+        known.learn(rows, columns, exact[np.ix_(rows, columns)].astype(np.float32))
+        low, high = known.bounds(rows)
+        assert (high - low)[:, columns].max() < 1e-3
 
 
 def test_the_clusters_are_these_with_any_version_of_the_libraries():

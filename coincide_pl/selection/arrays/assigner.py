@@ -9,10 +9,11 @@ import torch
 
 from coincide_pl.processes import group_size, joined, own_share, passed, refuse, summed
 from coincide_pl.selection.arrays.dtypes import Array, Bools, Floats, Ints
-from coincide_pl.selection.arrays.exact import CACHED, widened
+from coincide_pl.selection.arrays.exact import CACHED
+from coincide_pl.selection.arrays.groups import Groups, ordered
 from coincide_pl.selection.arrays.nearest import MANY, Nearest, fastest, take
 from coincide_pl.selection.arrays.own_sums import OwnSums, moved_sums, shift
-from coincide_pl.selection.arrays.rows import Rows, spans
+from coincide_pl.selection.arrays.rows import BLOCK, Rows, spans
 from coincide_pl.selection.arrays.table import Table
 from coincide_pl.selection.cache import Checkpointer
 
@@ -123,12 +124,10 @@ class Assigner:
             bad = self._pass(unit, changed)
         elif self.table is None:
             bad = self._compare(self.unit, changed, sums)
+        elif self.table.unit is None:
+            bad = self._fill(self.table, self.unit, sums)
         else:
-            unsure = self.table.narrow(self.unit, changed, self.labels)
-            if unsure is None:
-                bad = self._fill(self.table, self.unit, sums)
-            else:
-                self._decide(self.table, self.unit, unsure, before, sums)
+            self._decide(self.table, self.unit, changed, before, sums)
         refuse(bad)
         if self.sums is not None and sums is not self.sums.values:
             clusters, partial = moved_sums(self.rows, before, self.labels, self.height(1))
@@ -209,43 +208,41 @@ class Assigner:
             norms = self.norms_of(block, here)
             products = every.products(torch.from_numpy(block))
             self.labels[here], self.scores[here] = every(block, norms, None, products)
-            table.products[here], table.norms[here] = products.numpy(), norms
+            table.rest[here], table.norms[here] = products.numpy(), norms
             if sums is not None:
                 shift(sums, block, old, self.labels[here])
-        table.scores, table.slack = self.scores.copy(), every.error * table.norms
-        table.renew(unit, every.error)
+        table.begin(unit, every.error)
         return bad
 
     def _decide(
-        self, table: Table, unit: Floats, unsure: Bools, before: Ints, sums: Floats | None
+        self, table: Table, unit: Floats, changed: Bools, before: Ints, sums: Floats | None
     ) -> None:
-        """Compares the rows that the table leaves unsure, and reads what moves."""
-        every = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
-        labels, first, height = self.labels, self.own.start, self.height(len(unit))
+        """Compares the rows that the table leaves open, and reads what moves."""
+        table.move(unit)
+        labels, first = self.labels, self.own.start
+        unsure, second = table.narrow(changed, labels)
+        near = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
+        groups = Groups(table, changed, near)
         read = np.flatnonzero(unsure | (labels != before))
-        groups = [read[span] for span in spans(len(read), height)]
-        for at, block in zip(
-            groups, self.rows.gathers(group + first for group in groups), strict=True
-        ):
-            open_ = unsure[at]
-            if open_.any():
-                rows = at[open_]
-                labels[rows], table.scores[rows] = every(take(block, open_), table.norms[rows])
-                table.slack[rows] = every.error * table.norms[rows]
+        parts = list(ordered(read, labels, second, self.rows.row_bytes))
+        blocks = self.rows.gathers(at + first for at, _ in parts)
+        for (at, order), block in zip(parts, blocks, strict=True):
+            groups.decide(block, at, labels, order[unsure[at[order]]])
             if sums is not None:
                 shift(sums, block, before[at], labels[at])
-        self.scores[:] = table.scores
 
     def norms_of(self, block: Array, here: slice) -> Floats:
         """The norms of some of this process's rows, float32."""
         if np.isnan(self.norms[here]).any():
-            self.norms[here] = torch.from_numpy(block).float().norm(dim=1).numpy()
+            for part in spans(len(block), max(1, CACHED // max(1, block.shape[1]))):
+                norms = torch.from_numpy(block[part]).float().norm(dim=1)
+                self.norms[here][part] = norms.numpy()
         return self.norms[here]
 
     def height(self, num_clusters: int) -> int:
         """Rows of a block, beside their products with some clusters."""
         row = 2 * self.rows.row_bytes + 16 * self.rows.width + 8 * num_clusters
-        return max(1, min(65536, self.config.memory // 2 // row))
+        return max(1, min(65536, BLOCK // self.rows.row_bytes, self.config.memory // 2 // row))
 
 
 def fits_whole(num_clusters: int, width: int, memory: int) -> bool:
@@ -264,8 +261,9 @@ def fits_whole(num_clusters: int, width: int, memory: int) -> bool:
 
 def zero_unless_finite(block: Array, rows: Rows, start: int) -> int:
     """Set rows with NaN or infinity to zero; the number of the last one's record, or -1."""
+    sums = torch.float32 if block.dtype == np.float16 else torch.float64  # without overflow
     parts = spans(len(block), max(1, CACHED // max(1, block.shape[1])))
-    if all(bool(torch.isfinite(widened(block[part]).sum())) for part in parts):
+    if all(torch.from_numpy(block[part]).to(sums).sum().isfinite() for part in parts):
         return -1
     bad = np.flatnonzero(~np.isfinite(block).all(1))
     block[bad] = 0

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from coincide_pl.selection.arrays.dtypes import Array, Bools, Floats, Ints
-from coincide_pl.selection.arrays.exact import STEP
+from coincide_pl.selection.arrays.exact import CACHED, STEP
+from coincide_pl.selection.arrays.rows import spans
 
 EXACT_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}
 """Entries of pairs multiplied exactly at once: what a cache holds, or what keeps a GPU busy."""
@@ -130,10 +131,9 @@ class Nearest:
         """Fast inner products of rows [b, d] with the centroids, [b, k]."""
         if self.dtype != torch.float32:
             return rows.to(self.dtype) @ self.near.T
-        total = torch.zeros(len(rows), len(self.near), device=self.device)
-        for start in range(0, rows.shape[1], COLUMNS):
-            columns = slice(start, start + COLUMNS)
-            total.addmm_(rows[:, columns].float(), self.near[:, columns].T)
+        total = torch.empty(len(rows), len(self.near), device=self.device)
+        for part in spans(len(rows), max(64, 4 * CACHED // max(1, rows.shape[1]))):
+            total[part] = in_stretches(rows[part].float(), self.near)
         return total
 
     def _exact(self, rows: torch.Tensor, pair_rows: Ints, numbers: Ints) -> Floats:
@@ -147,6 +147,17 @@ class Nearest:
             out[span] = one.mul_(self.unit[second[span].to(self.device)]).sum(1)
         products: Floats = out.cpu().numpy()
         return products
+
+
+def in_stretches(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """Inner products of float32 rows [b, d] and [k, d], summed in stretches of columns, [b, k]."""
+    whole = rows.shape[1] // COLUMNS * COLUMNS
+    total = rows[:, whole:] @ centroids[:, whole:].T
+    if whole:
+        first = rows[:, :whole].unflatten(1, (-1, COLUMNS)).transpose(0, 1)
+        second = centroids[:, :whole].unflatten(1, (-1, COLUMNS)).permute(1, 2, 0)
+        total += torch.bmm(first, second).sum(0)
+    return total
 
 
 def nonzeros(mask: torch.Tensor) -> Ints:

@@ -1,4 +1,4 @@
-"""Products of an earlier round of k-means, which tell most rows' nearest centroids of this one."""
+"""What is known of the inner products of rows and centroids, so that few are computed again."""
 
 from __future__ import annotations
 
@@ -8,28 +8,34 @@ from coincide_pl.selection.arrays.dtypes import Bools, Floats, Ints
 from coincide_pl.selection.arrays.exact import STEP
 from coincide_pl.selection.arrays.rows import spans
 
-SPENT = 0.6
-"""Passes over all rows that unsure rows may cost in sum before the table is made anew."""
-DIRECTIONS = 1e-3
-"""Smallest share of the largest eigenvalue with which a direction of the old centroids counts."""
-AT_ONCE = 1 << 20
+DIRECTIONS, MOST = 1e-3, 512
+"""Smallest share of the largest eigenvalue with which a direction of the first centroids is kept,
+and how many are at most."""
+LEAST = 0.05
+"""Share of a row's norm that counts as lying apart from the directions, at least."""
+AT_ONCE = 1 << 18
 """Bounds that are computed together: what a cache holds."""
 
 
 class Table:
-    """Bounds of a row's inner products with centroids c from those with older ones b.
+    """Bounds of the inner products of rows x with centroids c that move.
 
-    With c_k = b_k + Σ_j a_kj b_j + r_k, where r_k stands at right angles to the older centroids,
-    <x, c_k> = <x, b_k> + Σ_j a_kj <x, b_j> + <x', r_k> for the part x' of x that does so too, and
-    |<x', r_k>| ≤ ‖x'‖ ‖r_k‖. So K numbers a row take the place of its d entries. Centroids that
-    hardly move have short r_k, and few rows are left unsure.
+    Let Q be orthonormal directions, those in which the first centroids lie, y = Q x and z = Q c.
+    Then <x, c> = <y, z> + <x', c'> for the parts x' and c' that stand at right angles to Q. The
+    first term takes few operations. The second is
+
+    - at most ‖x'‖ ‖c'‖ (Cauchy-Schwarz),
+    - within ‖x'‖ Σ ‖c'(t+1) - c'(t)‖ of what it was when <x, c> was last computed, where the sum
+      goes over the rounds since then.
+
+    Both hold for whatever number is stored as y, if x' is taken as x - Qᵀy, up to <Qx - y, z>; of
+    that, and of the rounding of float32, the bounds are wide enough to be certain.
 
     Attributes:
-        products: float32 [n, K], of rows and older centroids.
+        rest: float32 [n, K], the second term when it was last computed.
+        travelled: float32 [n, K], the way that the centroid had gone by then.
         norms: float32 [n], of the rows.
-        scores: float32 [n], about the inner product of a row with its own centroid.
-        slack: float32 [n], how much that may be off.
-        spent: passes over all rows that unsure rows have cost since the table was made.
+        unit: float32 [K, d], the centroids now; None before the first.
     """
 
     def __init__(self, num_rows: int, num_clusters: int) -> None:
@@ -39,76 +45,175 @@ class Table:
             num_rows: n, of this process.
             num_clusters: K.
         """
-        self.products = np.empty((num_rows, num_clusters), np.float32)
-        self.norms, self.scores, self.slack, self._apart = np.zeros((4, num_rows), np.float32)
-        self.error = self.spent = 0.0
+        self.rest = np.empty((num_rows, num_clusters), np.float32)
+        self.travelled = np.zeros((num_rows, num_clusters), np.float32)
+        self.norms = np.zeros(num_rows, np.float32)
         self.unit: Floats | None = None
 
-    def renew(self, unit: Floats, error: float) -> None:
-        """Takes other centroids as the older ones, once products, norms and scores are theirs.
+    def begin(self, unit: Floats, error: float) -> None:
+        """Takes the first centroids, once `rest` holds the products with them, and norms are set.
 
         Args:
             unit: float32 [K, d].
             error: how much a product may be off, for a row of norm 1.
         """
-        self.unit, self.error, self.spent = unit, error, 0.0
-        wide = unit.astype(np.float64)
-        values, vectors = np.linalg.eigh(wide @ wide.T)
-        used = values > DIRECTIONS * values[-1]
-        turned = vectors[:, used] / np.sqrt(values[used])  # <x, b> turned: coordinates of x
-        self._inverse = turned @ turned.T
-        off = error * np.sqrt(len(unit) / values[used][0])
+        k, width = unit.shape
+        self.unit = unit
+        gram = np.zeros((k, k))
+        for some in spans(width, 1024):
+            wide = unit[:, some].astype(np.float64)
+            gram += wide @ wide.T
+        values, vectors = np.linalg.eigh(gram)
+        used = values > DIRECTIONS * max(values[-1], 1e-30)
+        used[:-MOST] = False
+        turned = vectors[:, used] / np.sqrt(values[used])  # Q = turnedᵀ B for first centroids B
+        self._turned = turned
+        self._directions = np.empty((turned.shape[1], width))
+        for some in spans(width, 1024):
+            self._directions[:, some] = turned.T @ unit[:, some]
+        self._error = error
+        self._rounding = error + 2.04 * (len(turned.T) + 16) * STEP
+        self._exact = self._project(unit)
+        self._places = self._exact.astype(np.float32)
+        least = values[used].min(initial=1.0)
+        off = error * np.sqrt(k / least) + 2 * STEP  # of ‖Qx - y‖, for a row of norm 1
+        off_norms = width * STEP / 4  # of a squared norm, summed in float32
+        self._coordinates = np.empty((len(self.norms), turned.shape[1]), np.float32)
+        self._apart = np.empty_like(self.norms)
         for span in spans(len(self.norms), self._height):
+            y = self._coordinates[span] = self.rest[span] @ turned
             norms = self.norms[span].astype(np.float64)
-            inside = np.linalg.norm(self.products[span] @ turned, axis=1) - off * norms
-            apart = np.square(norms) - np.square(np.maximum(inside, 0))
-            self._apart[span] = np.sqrt(np.maximum(apart, 0)) + 1e-6 * norms
+            inside = np.maximum(np.linalg.norm(y, axis=1) - off * norms, 0)
+            left = np.square(norms) * (1 + off_norms + off**2) - np.square(inside)
+            self._apart[span] = np.maximum(np.sqrt(np.maximum(left, 0)), LEAST * norms)
+            self.rest[span] -= self._coordinates[span] @ self._places.T
+        self._travelled = np.zeros(k)
+        self._lengths, self._off = np.empty((2, k))
+        self._measure(np.arange(k))
+
+    def move(self, unit: Floats) -> None:
+        """Takes other centroids as those of now.
+
+        Args:
+            unit: float32 [K, d].
+        """
+        assert self.unit is not None
+        moved = np.flatnonzero((unit != self.unit).any(1))
+        exact, places, old = self._exact.copy(), self._places.copy(), self.unit
+        self._exact[moved] = self._project(unit[moved])
+        self._places[moved] = self._exact[moved]
+        self.unit = unit
+        self._measure(moved)
+        for span in spans(len(moved), 64):
+            some = moved[span]
+            step = self._places[some].astype(np.float64) - places[some]
+            squares = np.square(unit[some].astype(np.float64) - old[some]).sum(1)
+            way = apart(squares, self._exact[some] - exact[some], step) + self._blur(step) / LEAST
+            self._travelled[some] = way + (1 + 1e-6) * self._travelled[some]
+
+    def _project(self, unit: Floats) -> Floats:
+        """Inner products of centroids with the directions, float64 [k, m]."""
+        products = np.zeros((len(unit), len(self._directions)))
+        for some in spans(unit.shape[1], 1024):
+            products += unit[:, some].astype(np.float64) @ self._directions[:, some].T
+        return products
+
+    def _measure(self, moved: Ints) -> None:
+        """Lengths of what lies apart of some centroids."""
+        assert self.unit is not None
+        for span in spans(len(moved), 64):
+            some = moved[span]
+            z = self._places[some].astype(np.float64)
+            squares = np.square(self.unit[some].astype(np.float64)).sum(1)
+            self._lengths[some] = apart(squares, self._exact[some], z)
+            self._off[some] = self._blur(z)
+
+    def _blur(self, places: Floats) -> Floats:
+        """How much <Qx - y, z> may be for a row of norm 1."""
+        rounded = 2 * STEP * np.linalg.norm(places, axis=1)
+        off: Floats = self._error * np.abs(places @ self._turned.T).sum(1) + rounded
+        return off
+
+    def bounds(self, rows: slice | Ints) -> tuple[Floats, Floats]:
+        """Lower and upper bounds of the products of rows with the centroids now, float32 [b, K].
+
+        Args:
+            rows: of this process, [b].
+        """
+        about = self._coordinates[rows] @ self._places.T
+        norms, length = self.norms[rows, None], self._apart[rows, None]
+        known = about + self.rest[rows]
+        far = self._travelled.astype(np.float32) - self.travelled[rows]
+        far *= length
+        far += norms * np.float32(self._rounding)
+        wide = length * self._lengths.astype(np.float32)
+        wide += norms * (self._off + self._rounding).astype(np.float32)
+        low = np.maximum(known - far, about - wide)
+        high = np.minimum(np.add(known, far, out=known), np.add(about, wide, out=about))
+        return low, high
+
+    def learn(self, rows: Ints, columns: Ints, products: Floats) -> None:
+        """Takes products of rows with some centroids, just computed.
+
+        Args:
+            rows: int64 [b].
+            columns: int64 [c].
+            products: float32 [b, c].
+        """
+        place = np.ix_(rows, columns)
+        self.rest[place] = products - self._coordinates[rows] @ self._places[columns].T
+        self.travelled[place] = self._travelled[columns].astype(np.float32)
 
     @property
     def _height(self) -> int:
-        return max(1, AT_ONCE // self.products.shape[1])
+        return max(1, AT_ONCE // self.rest.shape[1])
 
-    def narrow(self, unit: Floats, changed: Bools, labels: Ints) -> Bools | None:
+    def narrow(self, changed: Bools, labels: Ints) -> tuple[Bools, Ints]:
         """Gives rows whose nearest centroid is sure their labels, in place.
 
         Args:
-            unit: float32 [K, d], the centroids now.
-            changed: bool [K], those that are others than when `labels` were found.
+            changed: bool [K], centroids that are others than when `labels` were found.
             labels: int64 [n], of the rows.
 
         Returns:
-            Which rows are unsure, bool [n]; None if a table made anew costs less.
+            Which rows are unsure, bool [n], and the centroid that comes next to the nearest for
+            them, about, int64 [n].
         """
-        if self.unit is None:
-            return None
-        moved = np.flatnonzero((unit != self.unit).any(1))
-        apart = unit[moved].astype(np.float64) - self.unit[moved]
-        old = self.unit.astype(np.float64)
-        share = (apart @ old.T) @ self._inverse  # a
-        lengths, off = np.zeros(len(unit), np.float32), np.ones(len(unit), np.float32)
-        lengths[moved] = np.linalg.norm(apart - share @ old, axis=1) + 1e-9  # ‖r‖
-        off[moved] += np.abs(share).sum(1)
-        off *= self.error + 1.02 * (len(unit) + 8) * STEP
-        weights = np.eye(len(unit), dtype=np.float32)
-        weights[:, moved] += share.T
-        unsure = np.zeros(len(labels), bool)
-        found, scores, slack = labels.copy(), self.scores.copy(), self.slack.copy()
+        unsure, second = np.zeros(len(labels), bool), labels.copy()
         for span in spans(len(labels), self._height):
-            about = self.products[span] @ weights
-            bound = self._apart[span, None] * lengths + self.norms[span, None] * off
-            stays = ~changed[labels[span]]
-            out = np.outer(stays, ~changed)  # these were not nearer before, and are as they were
-            low = np.where(out, -np.inf, about - bound).max(1)
-            low = np.where(stays, np.maximum(low, scores[span] - slack[span]), low)
-            near = (about + bound >= low[:, None]) & ~out
+            low, high = self.bounds(span)
+            here, own = np.arange(len(low)), labels[span]
+            near = self.open(low, high, own, changed)
             count = near.sum(1)
-            unsure[span] = np.where(stays, count > 0, count > 1)
-            sure = np.flatnonzero(~stays & (count == 1))
-            best = near[sure].argmax(1)
-            at = sure + span.start
-            found[at], scores[at], slack[at] = best, about[sure, best], bound[sure, best]
-        self.spent += float(unsure.mean())
-        if self.spent > SPENT:
-            return None
-        labels[:], self.scores, self.slack = found, scores, slack
-        return unsure
+            sure = np.flatnonzero(~near[here, own] & (count == 1))
+            labels[sure + span.start] = near[sure].argmax(1)
+            near[here, own] = False
+            unsure[span] = (count > 1) & near.any(1)
+            second[span] = np.where(near, high, -np.inf).argmax(1)
+        return unsure, second
+
+    @staticmethod
+    def open(low: Floats, high: Floats, own: Ints, changed: Bools) -> Bools:
+        """Which centroids may be nearest to rows, bool [b, K].
+
+        Those that have not moved were no nearer than a row's own, and are not if that stays too.
+
+        Args:
+            low: float32 [b, K].
+            high: float32 [b, K].
+            own: int64 [b], labels so far.
+            changed: bool [K].
+        """
+        here = np.arange(len(own))
+        near: Bools = high >= low.max(1)[:, None]
+        stays = ~changed[own]
+        near[np.ix_(stays, ~changed)] = False
+        near[here[stays], own[stays]] = True
+        return near
+
+
+def apart(squares: Floats, products: Floats, places: Floats) -> Floats:
+    """At least the lengths of v - Qᵀz, float64 [k], from ‖v‖² [k], Q v and z [k, m]."""
+    rest = squares - 2 * (products * places).sum(1) + np.square(places).sum(1)
+    length: Floats = np.sqrt(np.maximum(rest, 0)) + 1e-6  # more than float64 is off
+    return length
