@@ -372,10 +372,8 @@ def rounds(
         return multiply(rows, centroids)
 
     nearest.in_stretches = groups.in_stretches = counted
-    rows = [
-        ["iterations", "plain (s)", "ours (s)", "plain / ours", "the same in CPU seconds"]
-        + ["same labels", "operations / plain's", "operations / rate (s)"]
-    ]
+    heads = ("iterations", "plain (s)", "ours (s)", "plain / ours", "plain / ours, CPU seconds")
+    rows = [[*heads, "same labels", "operations / plain's", "operations / rate (s)"]]
     for count in iterations or (10, 30):
         done[0] = 0.0
         begin, first = time.perf_counter(), time.process_time()
