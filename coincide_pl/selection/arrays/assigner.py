@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from coincide_pl.selection.arrays.exact import CACHED
 from coincide_pl.selection.arrays.groups import Groups, ordered
 from coincide_pl.selection.arrays.nearest import MANY, Nearest, fastest, take
 from coincide_pl.selection.arrays.own_sums import OwnSums, moved_sums, shift
+from coincide_pl.selection.arrays.parallel import over
 from coincide_pl.selection.arrays.rows import BLOCK, Rows, spans
 from coincide_pl.selection.arrays.table import Table
 from coincide_pl.selection.cache import Checkpointer
@@ -199,18 +202,24 @@ class Assigner:
             The number of a record that is not finite, or -1.
         """
         every = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
-        bad = -1
-        for span, block in self.rows.blocks(self.height(len(unit)), self.own):
+        adding = Lock()
+
+        def fill(read: tuple[slice, Array]) -> int:
+            span, block = read
             here = slice(span.start - self.own.start, span.stop - self.own.start)
-            old = self.labels[here].copy()
+            old, bad = self.labels[here].copy(), -1
             if (old < 0).any():
-                bad = max(bad, zero_unless_finite(block, self.rows, span.start))
+                bad = zero_unless_finite(block, self.rows, span.start)
             norms = self.norms_of(block, here)
             products = every.products(torch.from_numpy(block))
             self.labels[here], self.scores[here] = every(block, norms, None, products)
             table.rest[here], table.norms[here] = products.numpy(), norms
             if sums is not None:
-                shift(sums, block, old, self.labels[here])
+                with adding:
+                    shift(sums, block, old, self.labels[here])
+            return bad
+
+        bad = max(over(self.rows.blocks(self.height(len(unit)), self.own), fill), default=-1)
         table.begin(unit, every.error)
         return bad
 
@@ -222,14 +231,23 @@ class Assigner:
         labels, first = self.labels, self.own.start
         unsure, second = table.narrow(changed, labels)
         near = Nearest(unit, np.arange(len(unit)), self.dtype, self.config.device)
-        groups = Groups(table, changed, near)
+        idle = deque(Groups(table, changed, near) for _ in range(torch.get_num_threads()))
+        adding = Lock()
         read = np.flatnonzero(unsure | (labels != before))
         parts = list(ordered(read, labels, second, self.rows.row_bytes))
         blocks = self.rows.gathers(at + first for at, _ in parts)
-        for (at, order), block in zip(parts, blocks, strict=True):
+
+        def decide(part: tuple[tuple[Ints, Ints], Array]) -> None:
+            (at, order), block = part
+            groups = idle.pop()
             groups.decide(block, at, labels, order[unsure[at[order]]])
+            idle.append(groups)
             if sums is not None:
-                shift(sums, block, before[at], labels[at])
+                with adding:
+                    shift(sums, block, before[at], labels[at])
+
+        for _ in over(zip(parts, blocks, strict=True), decide):
+            pass
 
     def norms_of(self, block: Array, here: slice) -> Floats:
         """The norms of some of this process's rows, float32."""

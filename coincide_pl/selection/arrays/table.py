@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from coincide_pl.selection.arrays.dtypes import Bools, Floats, Ints
 from coincide_pl.selection.arrays.exact import STEP
+from coincide_pl.selection.arrays.parallel import over
 from coincide_pl.selection.arrays.rows import spans
 
 DIRECTIONS, MOST = 1e-3, 512
@@ -86,7 +88,7 @@ class Table:
             inside = np.maximum(np.linalg.norm(y, axis=1) - off * norms, 0)
             left = np.square(norms) * (1 + off_norms + off**2) - np.square(inside)
             self._apart[span] = np.maximum(np.sqrt(np.maximum(left, 0)), LEAST * norms)
-            self.rest[span] -= self._coordinates[span] @ self._places.T
+            self.rest[span] -= times(self._coordinates[span], self._places)
         self._travelled = np.zeros(k)
         self._lengths, self._off = np.empty((2, k))
         self._measure(np.arange(k))
@@ -140,7 +142,7 @@ class Table:
         Args:
             rows: of this process, [b].
         """
-        about = self._coordinates[rows] @ self._places.T
+        about = times(self._coordinates[rows], self._places)
         norms, length = self.norms[rows, None], self._apart[rows, None]
         known = about + self.rest[rows]
         far = self._travelled.astype(np.float32) - self.travelled[rows]
@@ -161,7 +163,7 @@ class Table:
             products: float32 [b, c].
         """
         place = np.ix_(rows, columns)
-        self.rest[place] = products - self._coordinates[rows] @ self._places[columns].T
+        self.rest[place] = products - times(self._coordinates[rows], self._places[columns])
         self.travelled[place] = self._travelled[columns].astype(np.float32)
 
     @property
@@ -180,7 +182,8 @@ class Table:
             them, about, int64 [n].
         """
         unsure, second = np.zeros(len(labels), bool), labels.copy()
-        for span in spans(len(labels), self._height):
+
+        def narrow(span: slice) -> None:
             low, high = self.bounds(span)
             here, own = np.arange(len(low)), labels[span]
             near = self.open(low, high, own, changed)
@@ -190,6 +193,9 @@ class Table:
             near[here, own] = False
             unsure[span] = (count > 1) & near.any(1)
             second[span] = np.where(near, high, -np.inf).argmax(1)
+
+        for _ in over(spans(len(labels), self._height), narrow):
+            pass
         return unsure, second
 
     @staticmethod
@@ -210,6 +216,12 @@ class Table:
         near[np.ix_(stays, ~changed)] = False
         near[here[stays], own[stays]] = True
         return near
+
+
+def times(rows: Floats, others: Floats) -> Floats:
+    """Inner products, float32 [b, k], by torch: numpy's own threads would disturb other blocks'."""
+    found: Floats = (torch.from_numpy(rows) @ torch.from_numpy(others).T).numpy()
+    return found
 
 
 def apart(squares: Floats, products: Floats, places: Floats) -> Floats:
