@@ -17,6 +17,7 @@ READS_d2_pruning := reference
 READS_self_sup := reference
 READS_self_filter := clip self_filter
 READS_coincide := reference
+READS_distinct := reference
 READS_prism := reference
 READS_scal_select := reference
 READS_hierarchical_kmeans := reference
@@ -48,4 +49,5 @@ STORES = [$(subst $(space),$(comma),$(strip $(foreach store,$(READS),$(STORE_$(s
 TARGETS = [$(subst $(space),$(comma),$(strip $(ALSO:%=$(SWEEP)/%)))]
 OPTIONS_less = --data.selector.targets=$(TARGETS)
 OPTIONS_icons = --data.selector.targets=$(TARGETS) --data.selector.seed=$(seed)
+OPTIONS_distinct = --data.selector.seed=$(seed)
 OPTIONS_tive = --data.selector.seed=$(seed)

@@ -16,6 +16,7 @@ from coincide_pl.signals import SignalsStore
 ROOT = Path(__file__).parents[1]
 SMALL = {
     "coincide": 6,
+    "distinct": 6,
     "semdedup": 6,
     "self_sup": 6,
     "hierarchical_kmeans": [6, 2],

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from coincide_pl.selection.methods.d2_pruning import D2Pruning
     from coincide_pl.selection.methods.data_tailor import DataTailor
     from coincide_pl.selection.methods.dics import Dics
+    from coincide_pl.selection.methods.distinct import Distinct
     from coincide_pl.selection.methods.el2n import EL2N
     from coincide_pl.selection.methods.everything import All
     from coincide_pl.selection.methods.hierarchical_kmeans import HierarchicalKMeans
@@ -43,6 +44,7 @@ PLACES = {
     "D2Pruning": "methods.d2_pruning",
     "Dics": "methods.dics",
     "DataTailor": "methods.data_tailor",
+    "Distinct": "methods.distinct",
     "EL2N": "methods.el2n",
     "All": "methods.everything",
     "HierarchicalKMeans": "methods.hierarchical_kmeans",
@@ -81,6 +83,7 @@ __all__ = [
     "D2Pruning",
     "DataTailor",
     "Dics",
+    "Distinct",
     "HierarchicalKMeans",
     "Icons",
     "Less",

@@ -23,7 +23,7 @@ def script(monkeypatch):
     """Imports a script of the experiment; gives what it defines."""
     monkeypatch.syspath_prepend(FOLDER)
     yield lambda name: vars(importlib.import_module(name))
-    for name in ("scenes", "questions", "generate", "balanced", "clusters", "transfer"):
+    for name in ("scenes", "questions", "generate", "balanced", "clusters", "transfer", "proxies"):
         sys.modules.pop(name, None)
 
 
@@ -147,3 +147,16 @@ def test_a_correlation_over_pairs_leaves_out_a_cluster_with_itself(script):
     pearson, spearman = of_pairs(said, rows, "text", 3)
     assert (pearson[:5], spearman[:5]) == ("+1.00", "+1.00")
     assert abs(float(of_pairs(said, rows, "visual", 3)[0][:5])) < 0.3
+
+
+def test_what_a_selection_covers(script):
+    composition, original = (
+        np.array([0] * 6 + [1] * 3 + [2]),
+        np.array([0, 0, 1, 1, 2, 3, 4, 4, 4, 5]),
+    )
+    coverage, chosen, distinct = script("proxies")["covered"](
+        np.array([0, 1, 4, 6, 7]), composition, original
+    )
+    assert coverage == pytest.approx(4 / 5)  # an even choice of five has two, two and one
+    assert chosen == pytest.approx(np.log([4, 3, 1]).mean())
+    assert distinct == pytest.approx(np.log([3, 2, 1]).mean())

@@ -12,7 +12,7 @@ from torch import distributed
 
 from coincide_pl.errors import SelectionError
 from coincide_pl.processes import exchanged, joined, passed, traffic
-from coincide_pl.selection import Coincide, HierarchicalKMeans, Pool
+from coincide_pl.selection import Coincide, Distinct, HierarchicalKMeans, Pool
 from coincide_pl.selection.arrays import assigner, kept_centroids, sent_rows
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.cache import Cache
@@ -86,12 +86,20 @@ def choose(world: int, rank: int, folder: Path) -> None:
         return
     levels = HierarchicalKMeans([CLUSTERS, 4], num_iterations=4, memory_gib=6e-5)
     (folder / f"levels-0-{world}-{rank}").write_bytes(select(folder, levels))
+    distinct = Distinct(num_clusters=CLUSTERS, num_iterations=4, memory_gib=6e-5)
+    (folder / f"distinct-0-{world}-{rank}").write_bytes(select(folder, distinct))
 
 
 def test_any_number_of_processes_selects_the_same(tmp_path):
     np.save(tmp_path / "x.npy", features())
     in_processes(choose, tmp_path)
-    for how, count in {"exact": 14, "projected": 30, "two_level": 14, "levels": 7}.items():
+    for how, count in {
+        "exact": 14,
+        "projected": 30,
+        "two_level": 14,
+        "levels": 7,
+        "distinct": 7,
+    }.items():
         files = sorted(tmp_path.glob(f"{how}-*"))
         assert len(files) == count
         assert len({file.read_bytes() for file in files}) == 1

@@ -6,14 +6,12 @@ from dataclasses import replace
 from typing import ClassVar
 
 from coincide_pl.errors import SelectionError
-from coincide_pl.processes import everywhere, own_share
-from coincide_pl.selection.arrays.kmeans import Clusters, Method, own_kmeans
-from coincide_pl.selection.arrays.lloyd import state_name
-from coincide_pl.selection.arrays.rows import MEMORY, Rows
-from coincide_pl.selection.cache import Cache
+from coincide_pl.selection.arrays.kmeans import Method
+from coincide_pl.selection.arrays.rows import MEMORY
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
 from coincide_pl.selection.steps.checks import positive
 from coincide_pl.selection.steps.cluster_order import ClusterOrder
+from coincide_pl.selection.steps.kept_clusters import kept_clusters
 from coincide_pl.selection.steps.pick import pick_from_clusters, stage
 from coincide_pl.selection.steps.transferability import Modality, own_transferability
 from coincide_pl.signals.activations import Activations
@@ -125,7 +123,19 @@ class Coincide(Selector):
         made_from = {"signals": pool.fingerprints.get("signals"), "clusters": self._clustering}
         cache = pool.cache.also(made_from)
         with stage("clusters"):
-            clusters = self._clusters(activations, cache, memory, pool.device)
+            clusters = kept_clusters(
+                activations,
+                self.num_clusters,
+                cache,
+                memory,
+                pool.device,
+                num_iterations=self.num_iterations,
+                seed=self.seed,
+                method=self.clustering,
+                projection=self.projection,
+                restarts=self.restarts,
+                fit_rows=self.fit_rows,
+            )
         with stage("transferability"):
             scores = cache.once(
                 "transferability",
@@ -155,35 +165,6 @@ class Coincide(Selector):
             order, clusters.labels, scores, count, self.temperature, self.include_self
         )
         return replace(picks, figures=clusters.figures)
-
-    def _clusters(self, activations: Rows, cache: Cache, memory: int, device: str) -> Clusters:
-        """The clusters, with the centroids that this process owns; kept, and used again."""
-        own = own_share(self.num_clusters)
-        found, kept = cache.load("clusters"), cache.load_share("centroids", own)
-        if found is not None and "centroids" in found:  # as earlier versions kept them
-            kept = {"centroids": found.pop("centroids")[own]}
-        if everywhere(found is not None and kept is not None):
-            assert found is not None
-            assert kept is not None
-            return Clusters.of(found, kept["centroids"])
-        clusters = own_kmeans(
-            activations,
-            self.num_clusters,
-            self.num_iterations,
-            self.seed,
-            method=self.clustering,
-            projection=self.projection,
-            restarts=self.restarts,
-            fit_rows=self.fit_rows,
-            memory=memory,
-            device=device,
-            checkpointer=cache,
-        )
-        cache.save_share("centroids", own, {"centroids": clusters.centroids})
-        everywhere(True)  # the others have kept theirs, too
-        cache.save("clusters", clusters.arrays)
-        cache.forget(state_name(clusters.seed))
-        return clusters
 
     @property
     def _clustering(self) -> dict[str, object]:

@@ -8,7 +8,7 @@ one order. So the picks depend neither on how the work is cut nor on who does it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Protocol
 
@@ -97,15 +97,54 @@ class Kernel:
     def sums(self) -> tuple[Floats, Floats]:
         """Sums of the kernel of each row with all rows, and with the others, float64 [n]."""
         every, others = np.empty(self.n), np.empty(self.n)
-        for span in spans(self.n, self.height if self.whole is None else max(1, self.n)):
+        for span, part in self._spans():
             rows = np.arange(span.start, span.stop)
-            part = self._some(rows) if self.whole is None else self.whole
             every[span] = part.sum(1)
             own = part[rows - span.start, rows]
             part[rows - span.start, rows] = 0
             others[span] = part.sum(1)
             part[rows - span.start, rows] = own
         return every, others
+
+    def _spans(self) -> Iterator[tuple[slice, Floats]]:
+        """The kernel of some rows after the other with all rows, float64 [b, n]."""
+        for span in spans(self.n, self.height if self.whole is None else max(1, self.n)):
+            rows = np.arange(span.start, span.stop)
+            yield span, self._some(rows) if self.whole is None else self.whole
+
+    def distinct(self, steps: int) -> Floats:
+        """Effective numbers of distinct rows, V(h) = Σ_x 1 / Σ_y k_h(x, y), of narrower kernels.
+
+        A Gaussian kernel that is √2 times narrower is the square of the wider one.
+
+        Args:
+            steps: how many bandwidths.
+
+        Returns:
+            float64 [steps], of h = σ, σ / √2, σ / 2, and so on; from 1, where all rows count as the
+            same, to n, where none does.
+        """
+        sums = np.empty((steps, self.n))
+        for span, part in self._spans():
+            narrower = part.copy()
+            for step in range(steps):
+                sums[step, span] = narrower.sum(1)
+                np.square(narrower, out=narrower)
+        totals: Floats = (1 / sums).sum(1)
+        return totals
+
+    @property
+    def flattened(self) -> Floats:
+        """Mean kernel of each row with all, each of these weighted by 1 / Σ_y k(x, y), float64 [n].
+
+        So many rows alike count as one.
+        """
+        weights = 1 / self.sums[0]
+        weights /= weights.sum()
+        means = np.empty(self.n)
+        for span, part in self._spans():
+            means[span] = (part * weights).sum(1)
+        return means
 
     def greedy(self, count: int, means: Floats | None = None) -> Ints:
         """The first `count` picks, int64.
