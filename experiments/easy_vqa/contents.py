@@ -1,4 +1,8 @@
-"""What selections of easy-VQA are made of: shares of families, of answers, of negated questions."""
+"""What selections of easy-VQA are made of: shares of families and of answers.
+
+The last column is the share of the selection that is spread as all data are over questions with
+their answers: the sum over these of the smaller of both shares.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -11,7 +15,13 @@ from coincide_pl.selection import Selection
 
 FAMILIES = ("colour yes/no", "shape yes/no", "which colour", "which shape")
 HEADER = ["selection", *(f"{name} (%)" for name in FAMILIES)]
-HEADER += ["yes of color (%)", "yes of shape (%)", "of each color", "of each shape"]
+HEADER += [
+    "yes of color (%)",
+    "yes of shape (%)",
+    "of each color",
+    "of each shape",
+    "spread as all (%)",
+]
 
 
 def contents(runs: list[str]) -> None:
@@ -20,7 +30,10 @@ def contents(runs: list[str]) -> None:
     Args:
         runs: directories of runs with a selection of the training questions.
     """
-    asked = [(record.source, record.turns[-1].text) for record in EasyVQA("train")]
+    records = list(EasyVQA("train"))
+    asked = [(record.source, record.turns[-1].text) for record in records]
+    exactly = [(record.turns[0].text, record.turns[-1].text) for record in records]
+    shares = Counter(exactly)
     colors, shapes = (
         sorted({text for family, text in asked if family == name}) for name in FAMILIES[2:]
     )
@@ -33,7 +46,9 @@ def contents(runs: list[str]) -> None:
         line += [f"{100 * answers[f, 'yes'] / max(1, sizes[f]):.0f}" for f in FAMILIES[:2]]
         for family, names in zip(FAMILIES[2:], (colors, shapes), strict=True):
             line.append(" ".join(str(answers[family, one]) for one in names))
-        lines.append(line)
+        own = Counter(exactly[row] for row in rows)
+        same = sum(min(own[one] / len(rows), shares[one] / len(records)) for one in own)
+        lines.append([*line, f"{100 * same:.0f}"])
     print(Table("Contents", HEADER, lines).markdown(), end="")
 
 
