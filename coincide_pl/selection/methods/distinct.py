@@ -41,10 +41,9 @@ class Distinct(Selector):
     repeated samples count once; and a rare kind of sample weighs by how many different ones there
     are, not by how seldom it is.
 
-    It assumes that distances of the signal mean the same everywhere. Neither a scale nor the range
-    of a score enters: the signal's rows times a number give the same choice, up to rounding.
-    Clusters and their V are kept beside the signals, so that for another fraction only the picks
-    are made anew.
+    It assumes that a distance in the signal means the same everywhere. Neither a scale nor the
+    range of a score enters: rows that are twice as long give the same choice. Clusters and their V
+    are kept beside the signals, so that for another fraction only the picks are made anew.
     """
 
     without_effect: ClassVar[tuple[str, ...]] = ("memory_gib",)
