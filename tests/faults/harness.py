@@ -1,33 +1,34 @@
 """Runs the command in processes of its own that start at once, and brings faults into them.
 
-A server process has everything imported; each command is a fork of it, so it can be killed for
-good. A fault is a picklable object that is called in the new process before the command.
+A server process has everything imported (`preloaded`); each command is a fork of it, so it can be
+killed for good. Where the command starts itself again, for the other processes of a run, the new
+process is a fork of the first one from before its command began. A fault is a picklable object that
+is called in the first process before the command.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 COMMAND = str(Path(sys.executable).parent / "coincide")
+DEVICES = "--trainer.devices="
 FOREVER = 120.0
 """Seconds after which a run counts as one that hangs."""
-
-
-PRELOADED = [
-    "coincide_pl.command.cli",
-    "coincide_pl.reporting.compare",
-    "coincide_pl.reporting.report",
-    "tests.faults.harness",
-]
-"""Modules that the server process has imported before a command is forked from it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ class Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(PRELOADED)
+        self.context.set_forkserver_preload(["preloaded"])
+        with pytest.MonkeyPatch.context() as patch:  # where the server finds it
+            patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+            forkserver.ensure_running()
         self._count = 0
 
     def start(self, *words: object, fault: Callable[[], None] | None = None) -> Running:
@@ -65,7 +69,8 @@ class Runner:
         output = self.folder / f"output-{self._count}.txt"
         output.touch()
         given = [str(word) for word in words]
-        process = self.context.Process(target=_command, args=(given, fault, str(output)))
+        arguments = (given, fault, str(output), {**os.environ})
+        process = self.context.Process(target=_command, args=arguments)
         process.start()
         return Running(process, output)
 
@@ -95,11 +100,14 @@ class Running:
         os.kill(self.process.pid, number)
 
 
-def _command(words: list[str], fault: Callable[[], None] | None, output: str) -> None:
+def _command(
+    words: list[str], fault: Callable[[], None] | None, output: str, environ: dict[str, str]
+) -> None:
     file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.environ |= {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    os.environ.clear()
+    os.environ.update(environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"})
     sys.argv = [COMMAND, *words]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     import torch
@@ -107,9 +115,52 @@ def _command(words: list[str], fault: Callable[[], None] | None, output: str) ->
     torch.set_num_threads(1)
     from coincide_pl.command.main import main
 
-    if fault is not None:
+    if wait_to_be_started(words) and fault is not None:
         fault()
     main()
+
+
+def wait_to_be_started(words: list[str]) -> bool:
+    """Forks the other processes that a command will start; whether this is still the first one.
+
+    Lightning starts a command again by `subprocess.Popen`, with other variables of the environment.
+    Here these are sent to the next of the forks, which returns False and goes on as that command.
+    """
+    others = []
+    devices = [int(word.removeprefix(DEVICES)) for word in words if word.startswith(DEVICES)]
+    for _ in range(sum(devices) - len(devices)):
+        ours, theirs = socket.socketpair()
+        if (pid := os.fork()) == 0:
+            for _, other in others:
+                other.close()
+            ours.close()
+            with theirs, theirs.makefile() as lines:
+                line = lines.readline()
+            if not line:
+                os._exit(0)  # the command ended without it
+            sys.argv[1:], environ = json.loads(line)
+            os.environ.clear()
+            os.environ.update(environ)
+            return False
+        theirs.close()
+        others.append((pid, ours))
+
+    class Started(subprocess.Popen[bytes]):
+        """A fork in place of a new process."""
+
+        def __init__(self, words: list[str], env: dict[str, str], cwd: None) -> None:
+            self.content = json.dumps([words[2:], env])  # after Python and the command
+            super().__init__(words)
+
+        def _execute_child(self, *_: object) -> None:
+            self.pid, other = others.pop(0)
+            self._child_created = True
+            with other:
+                other.sendall(f"{self.content}\n".encode())
+
+    launcher = import_module("lightning.pytorch.strategies.launchers.subprocess_script")
+    launcher.subprocess = SimpleNamespace(Popen=Started)  # type: ignore[attr-defined]
+    return True
 
 
 @dataclass(frozen=True)

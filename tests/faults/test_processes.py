@@ -4,33 +4,31 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
+from harness import COMMAND
 from PIL import Image
 from safetensors.torch import load_file
+from stages import ROOT, TWO
 
 from coincide_pl.interruption import interruption
 from coincide_pl.models import LastCheckpoint, TargetModule, checkpoint
 from coincide_pl.models.tiny import tiny_llava
 from coincide_pl.signals import SignalsStore
 
-ROOT = Path(__file__).parents[1]
-TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
+@pytest.fixture
+def coincide(runner):
+    """Runs the command in processes of its own; returns status and output."""
 
-def coincide(*words):
-    """Runs the command as users do, with one thread per process; returns status and stderr."""
-    done = subprocess.run(
-        [Path(sys.executable).parent / "coincide", *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stderr
+    def run(*words):
+        result = runner(*words)
+        return result.status, result.message
+
+    return run
 
 
 def options(llava, tmp_path, *more):
@@ -41,7 +39,7 @@ def options(llava, tmp_path, *more):
     )
 
 
-def test_two_processes_choose_as_one_does_and_train_on_it(tiny, llava, tmp_path):
+def test_two_processes_choose_as_one_does_and_train_on_it(coincide, tiny, llava, tmp_path):
     for name, processes in {"one": (), "two": TWO}.items():
         run = tmp_path / name
         place = (f"--data.signals={run}/signals", f"--trainer.default_root_dir={run}", *processes)
@@ -69,7 +67,7 @@ def test_two_processes_choose_as_one_does_and_train_on_it(tiny, llava, tmp_path)
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_two_processes_answer_as_one_does(tiny, llava, tmp_path):
+def test_two_processes_answer_as_one_does(coincide, tiny, llava, tmp_path):
     """In many batches, and in one, of which the second process has none of its own."""
     for batch_size in (8, 60):
         for name, processes in {"one": (), "two": TWO}.items():
@@ -89,14 +87,20 @@ def test_two_processes_answer_as_one_does(tiny, llava, tmp_path):
 
 
 def test_two_processes_print_a_mistake_once(llava, tiny, tmp_path):
+    """By the command as users have it, which starts itself again for the second one."""
     llava.write_text(llava.read_text().replace('"gpt"', '"robot"', 1))
     words = ("--config", ROOT / "configs/models/target.yaml", f"--model.pretrained={tiny}")
     words = (*words, f"--trainer.default_root_dir={tmp_path}/run", *TWO)
-    status, message = coincide("fit", *options(llava, tmp_path, *words))
-    assert status == 1
-    assert message.count("error: ") == 1, message
-    assert "'from' 'robot'" in message
-    assert "Traceback" not in message
+    done = subprocess.run(
+        [COMMAND, "fit", *options(llava, tmp_path, *words)],
+        env={**os.environ, "WANDB_MODE": "offline"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error: ") == 1, done.stderr
+    assert "'from' 'robot'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -215,7 +219,7 @@ def test_a_fit_goes_on_with_what_it_began_with(command, llava, tiny, tmp_path, m
     assert (status, "images have changed since its fit began" in message) == (1, True)
 
 
-def test_no_row_is_left_out_where_a_second_process_comes_in(llava, tiny, tmp_path):
+def test_no_row_is_left_out_where_a_second_process_comes_in(coincide, llava, tiny, tmp_path):
     """Batches are counted by process, so half as many would be left to each of two."""
     words = (
         *("--config", ROOT / "configs/models/target.yaml", f"--model.pretrained={tiny}"),
@@ -239,7 +243,7 @@ def step_of(folder, tiny, name):
     return torch.cat([(end[key] - start[key]).flatten().double() for key in sorted(start)])
 
 
-def test_each_token_counts_the_same_in_a_step(command, llava, tiny, tmp_path):
+def test_each_token_counts_the_same_in_a_step(coincide, command, llava, tiny, tmp_path):
     """Or a short answer's token counts more than a long one's, by how batches are cut."""
     items = json.loads(llava.read_text())
     chosen = [item for item in items if "image" in item][:8]
@@ -303,7 +307,7 @@ def test_checkpoints_take_a_small_share_of_the_time(tmp_path):
 
 
 @pytest.mark.parametrize("block", ["target", "target_lora"])
-def test_a_model_in_pieces_learns_as_a_whole_one(block, tiny, llava, tmp_path):
+def test_a_model_in_pieces_learns_as_a_whole_one(coincide, block, tiny, llava, tmp_path):
     sharded = (
         *("--config", ROOT / "configs/trainers/fsdp.yaml", "--trainer.accelerator=cpu"),
         *("--trainer.devices=2", "--trainer.precision=32-true"),
