@@ -38,7 +38,7 @@ lint: setup
 	$(BIN)/mypy --no-error-summary
 
 test: lint
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
 # Faults at random places over the whole path; writes its table to tests/faults/README.md.
 soak: setup

@@ -1,4 +1,8 @@
-"""Tiny real things that many tests use."""
+"""Tiny real things that many tests use.
+
+Libraries are imported where they are used: pytest reads this file also in the process that only
+hands out tests, and they take long to load.
+"""
 
 import json
 import os
@@ -7,17 +11,13 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch; the workers share the cores
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-
-from coincide_pl.command.main import main
-from coincide_pl.models.tiny import tiny_llava
 
 
 def pytest_collection_modifyitems(config, items):
     """Leaves out what this machine has not got, and what is long and was not asked for."""
+    import torch
+
     has = {"gpu": torch.cuda.is_available(), "browser": shutil.which("chromium") is not None}
     has["nodes"] = "nodes" in config.option.markexpr
     absent = [i for i in items if any(i.get_closest_marker(n) and not has[n] for n in has)]
@@ -36,6 +36,8 @@ def _import_path(monkeypatch):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A checkpoint of a tiny LLaVA with random weights."""
+    from coincide_pl.models.tiny import tiny_llava
+
     path = tmp_path_factory.mktemp("models") / "tiny"
     tiny_llava(str(path), hidden_size=32, vision_hidden_size=32, vision_num_layers=2, image_size=32)
     return str(path)
@@ -44,6 +46,8 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """REFERENCE with the 24 layers that the paper's has, and TARGET."""
+    from coincide_pl.models.tiny import tiny_llava
+
     folder = tmp_path_factory.mktemp("readme")
     shape = {"hidden_size": 16, "vision_hidden_size": 16, "num_heads": 2, "image_size": 32}
     for name, layers in (("REFERENCE", 24), ("TARGET", 2)):
@@ -67,6 +71,9 @@ def llava_writer():
 
 def write_llava(folder, count):
     """Writes images and `data.json`."""
+    import numpy as np
+    from PIL import Image
+
     random = np.random.default_rng(0)
     for source in ("coco", "vg"):
         (folder / source).mkdir(parents=True)
@@ -90,9 +97,19 @@ def write_llava(folder, count):
     return path
 
 
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory):
+    """Runs commands in processes of their own, which start at once."""
+    from harness import Runner  # with faults
+
+    return Runner(tmp_path_factory.mktemp("output"))
+
+
 @pytest.fixture
 def command(capfd, caplog, monkeypatch, tmp_path):
     """Runs the command in this process; returns its exit status, output and error output."""
+    from coincide_pl.command.main import main
+
     monkeypatch.setenv("WANDB_MODE", "offline")
 
     def run(*words):

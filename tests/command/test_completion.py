@@ -1,9 +1,5 @@
 """Lost if these fail: what a shell's Tab offers, which costs a start without a shell nothing."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 pytest.importorskip("argcomplete")
@@ -19,7 +15,8 @@ pytest.importorskip("argcomplete")
         ("coincide fit --trainer.max_e", {"--trainer.max_epochs"}),
     ],
 )
-def test_a_word_goes_on(line, offered, tmp_path):
+def test_a_word_goes_on(line, offered, runner, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     asked = {
         "_ARGCOMPLETE": "1",
         "_ARGCOMPLETE_IFS": "\n",
@@ -28,6 +25,8 @@ def test_a_word_goes_on(line, offered, tmp_path):
         "COMP_POINT": str(len(line)),
         "COMP_TYPE": "9",
     }
-    words = [sys.executable, "-m", "coincide_pl"]
-    subprocess.run(words, env={**os.environ, **asked}, cwd=tmp_path, check=True)
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    result = runner()
+    assert result.status == 0, result.message
     assert {word.strip() for word in (tmp_path / "offered").read_text().split("\n")} == offered

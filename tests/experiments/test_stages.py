@@ -49,11 +49,3 @@ def test_every_stage_has_a_valid_config(words, verbs, command, monkeypatch):
             status, out, said = command(verb, *options, "--print_config")
             assert status == 0, said
             assert "class_path: coincide_pl" in out
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.stem)
-def test_every_block_is_valid(path, command, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    data = ["--data=InstructionData"] if path.parent.name == "selectors" else []
-    status, _, said = command("fit", *data, f"--config={path}", "--print_config")
-    assert status == 0, said

@@ -5,14 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from harness import Runner
 from stages import STAGES, Journey, write_data
-
-
-@pytest.fixture(scope="session")
-def runner(tmp_path_factory):
-    """Runs commands in processes of their own."""
-    return Runner(tmp_path_factory.mktemp("output"))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ MODULES = (
         "transformers.models.llava.modeling_llava",
         "transformers.models.clip.modeling_clip",
     ),
-    *("transformers.models.llama.modeling_llama", "torch.profiler._cupti_monitor", "attrs"),
+    *("transformers.models.llama.modeling_llama", "attrs"),
     *("fsspec.implementations.chained", "rich._emoji_codes", "pytest"),
 )
 for name in MODULES:

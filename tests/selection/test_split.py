@@ -1,6 +1,5 @@
 """Lost if these fail: the same selection from any number of processes, each holding its part."""
 
-import multiprocessing
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -30,20 +29,23 @@ def features() -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
 
 
-def in_processes(task, folder: Path, worlds=WORLDS, backend: str = "gloo") -> None:
+@pytest.fixture
+def in_processes(runner):
     """Runs a task in groups of processes, one group after the other; an error fails the test."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["coincide_pl.selection", "torch", __name__])
-    for world in worlds:
-        group = [
-            context.Process(target=member, args=(task, rank, world, folder, backend))
-            for rank in range(world)
-        ]
-        for process in group:
-            process.start()
-        for process in group:
-            process.join()
-        assert [process.exitcode for process in group] == [0] * world
+
+    def run(task, folder: Path, worlds=WORLDS, backend: str = "gloo") -> None:
+        for world in worlds:
+            group = [
+                runner.context.Process(target=member, args=(task, rank, world, folder, backend))
+                for rank in range(world)
+            ]
+            for process in group:
+                process.start()
+            for process in group:
+                process.join()
+            assert [process.exitcode for process in group] == [0] * world
+
+    return run
 
 
 def member(task, rank: int, world: int, folder: Path, backend: str) -> None:
@@ -90,7 +92,7 @@ def choose(world: int, rank: int, folder: Path) -> None:
     (folder / f"distinct-0-{world}-{rank}").write_bytes(select(folder, distinct))
 
 
-def test_any_number_of_processes_selects_the_same(tmp_path):
+def test_any_number_of_processes_selects_the_same(in_processes, tmp_path):
     np.save(tmp_path / "x.npy", features())
     in_processes(choose, tmp_path)
     for how, count in {
@@ -114,7 +116,7 @@ def choose_on_gpus(world: int, rank: int, folder: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_processes_with_a_gpu_each_select_the_same(tmp_path):
+def test_processes_with_a_gpu_each_select_the_same(in_processes, tmp_path):
     np.save(tmp_path / "x.npy", features())
     in_processes(choose_on_gpus, tmp_path, (1, 2), "nccl")
     files = {file.read_bytes() for file in tmp_path.glob("gpu-*")}
@@ -157,7 +159,7 @@ def go_on(world: int, rank: int, folder: Path) -> None:
     (folder / f"again-{world}-{rank}").write_bytes(found)
 
 
-def test_other_processes_go_on_from_what_some_have_kept(tmp_path):
+def test_other_processes_go_on_from_what_some_have_kept(in_processes, tmp_path):
     x = features()
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "nothing.npy", np.full_like(x, np.nan))
@@ -195,5 +197,5 @@ def give(world: int, rank: int, folder: Path) -> None:
         spherical_kmeans(x, 5, method="projected", projection=16)
 
 
-def test_what_processes_give_each_other(tmp_path):
+def test_what_processes_give_each_other(in_processes, tmp_path):
     in_processes(give, tmp_path, (3,))
