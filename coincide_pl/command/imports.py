@@ -6,6 +6,7 @@ A config that the user gives by name, and the command line, may name the user's 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -73,5 +74,11 @@ def modules_in(value: object, folder: Path = Path()) -> Iterator[str]:
 
 
 def _config(path: Path) -> object:
-    """What a config holds; nothing of a file that is too large to be one."""
-    return yaml.safe_load(path.read_text()) if path.stat().st_size < 1 << 20 else None
+    """What a config holds, or a file of records; nothing of a file that is too large for one."""
+    if path.stat().st_size >= 1 << 20:
+        return None
+    text = path.read_text()
+    if path.suffix == ".json":
+        with suppress(ValueError):  # what is no JSON may be YAML, which takes far longer to read
+            return json.loads(text)
+    return yaml.safe_load(text)

@@ -1,7 +1,11 @@
 """Lost if these fail: a stranger's run that can be read without running a stranger's code."""
 
+import json
+
 import pytest
 import yaml
+
+from coincide_pl.command.imports import modules_in
 
 TRAIN = ("--data.train=LlavaJson", "--data.train.path=")
 EVIL = "from pathlib import Path\nPath('ran').touch()\nclass Reader: pass\n"
@@ -62,3 +66,12 @@ def test_what_runs_a_command_is_never_a_class(command, run, path):
     assert status == 2
     assert path in message
     assert message.count("\n") == 1
+
+
+def test_a_file_of_records_is_not_read_as_yaml(llava, tmp_path, monkeypatch):
+    """A megabyte of it would take seconds, at the start of every command."""
+    named = tmp_path / "reader.json"
+    named.write_text(json.dumps({"class_path": "strange.Reader"}))
+    monkeypatch.setattr(yaml, "safe_load", None)
+    assert [*modules_in(str(llava))] == []
+    assert [*modules_in(str(named))] == ["strange"]
