@@ -7,7 +7,7 @@ EXP ?= easy_vqa
 SIZE ?= full
 JOBS ?= 1
 
-.PHONY: setup demo test soak nodes lint experiment sweep clean
+.PHONY: setup demo test pytest soak nodes lint experiment sweep clean
 
 setup: $(VENV)/.installed
 
@@ -37,7 +37,11 @@ lint: setup
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy --no-error-summary
 
-test: lint
+# At once, for neither uses all cores all the time.
+test: setup
+	$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: setup
 	$(BIN)/pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
 # Faults at random places over the whole path; writes its table to tests/faults/README.md.
