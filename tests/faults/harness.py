@@ -109,6 +109,7 @@ def _command(
     os.environ.clear()
     os.environ.update(environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"})
     sys.argv = [COMMAND, *words]
+    multiprocessing.set_start_method(None, force=True)  # the command's own for its readers of data
     signal.signal(signal.SIGINT, signal.default_int_handler)
     import torch
 
