@@ -21,6 +21,10 @@ CAPTIONS := 24000
 CLUSTERS := 91
 endif
 TOWER_EPOCHS ?= 6
+# bfloat16 where the processor multiplies it; elsewhere it is many times slower than float32.
+DTYPE ?= $(shell grep -qsE 'amx_bf16|avx512_bf16' /proc/cpuinfo && echo bfloat16 || echo float32)
+READ := --model.dtype=$(DTYPE)
+LEARN := $(READ) --trainer.precision=$(if $(filter float32,$(DTYPE)),32-true,bf16-mixed)
 
 include experiments/cell.mk
 
@@ -64,27 +68,27 @@ $(LANGUAGE):
 
 $(RUN)/new/config.json: $(RUN)/tower/model/config.json $(LANGUAGE)
 	$(LIGHTNING) assemble --output=$(@D) --text_model=$(LANGUAGE) --vision_tower=$(RUN)/tower/model \
-	  --vision_feature_layer=-1 --chat_template=$(HERE)/chat_template.jinja --dtype=bfloat16
+	  --vision_feature_layer=-1 --chat_template=$(HERE)/chat_template.jinja --dtype=$(DTYPE)
 
 # The common start of all targets, and the reference model.
 $(RUN)/start/model/config.json: $(RUN)/new/config.json
-	$(LIGHTNING) fit --config $(HERE)/align.yaml $(CAPTIONED) --model.pretrained=$(RUN)/new \
+	$(LIGHTNING) fit --config $(HERE)/align.yaml $(LEARN) $(CAPTIONED) --model.pretrained=$(RUN)/new \
 	  --trainer.default_root_dir=$(RUN)/start
 
 $(RUN)/all/model/config.json: $(RUN)/start/model/config.json $(RUN)/data/test_mix.json
-	$(LIGHTNING) fit --config $(HERE)/target.yaml $(DATA) --config configs/selectors/all.yaml \
+	$(LIGHTNING) fit --config $(HERE)/target.yaml $(LEARN) $(DATA) --config configs/selectors/all.yaml \
 	  --model.pretrained=$(RUN)/start/model --trainer.default_root_dir=$(RUN)/all
 
 $(RUN)/all/results.json: $(RUN)/all/model/config.json
-	$(LIGHTNING) test --config $(HERE)/test.yaml --data.test.path=$(RUN)/data/test.json \
+	$(LIGHTNING) test --config $(HERE)/test.yaml $(READ) --data.test.path=$(RUN)/data/test.json \
 	  --model.pretrained=$(RUN)/all/model --trainer.default_root_dir=$(RUN)/all
 
 $(RUN)/all/proportional/results.json: $(RUN)/all/model/config.json
-	$(LIGHTNING) test --config $(HERE)/test.yaml --data.test.path=$(RUN)/data/test_mix.json \
+	$(LIGHTNING) test --config $(HERE)/test.yaml $(READ) --data.test.path=$(RUN)/data/test_mix.json \
 	  --model.pretrained=$(RUN)/all/model --trainer.default_root_dir=$(@D)
 
 $(SWEEP)/reference/.sealed: $(RUN)/start/model/config.json $(RUN)/data/test_mix.json
-	$(LIGHTNING) predict --config $(HERE)/predict.yaml $(DATA) --data.signals=$(@D) \
+	$(LIGHTNING) predict --config $(HERE)/predict.yaml $(READ) $(DATA) --data.signals=$(@D) \
 	  --model.signals='$(SIGNALS)' \
 	  --model.pretrained=$(RUN)/start/model --trainer.default_root_dir=$(@D)
 	@touch $@

@@ -22,13 +22,13 @@ $(CELL)/selection.safetensors: $(foreach store,$(READS),$(SWEEP)/$(store)/.seale
 	$(LIGHTNING) select --config $(HERE)/select.yaml $(CHOICE)
 
 $(CELL)/model/config.json: $(CELL)/selection.safetensors $(RUN)/start/model/config.json
-	$(LIGHTNING) fit --config $(HERE)/target.yaml $(CHOICE) --data.seed=$(seed) \
+	$(LIGHTNING) fit --config $(HERE)/target.yaml $(LEARN) $(CHOICE) --data.seed=$(seed) \
 	  --model.pretrained=$(RUN)/start/model
 
 $(CELL)/results.json: $(CELL)/model/config.json $(RUN)/all/results.json
-	$(LIGHTNING) test --config $(HERE)/test.yaml --data.test.path=$(RUN)/data/test.json \
+	$(LIGHTNING) test --config $(HERE)/test.yaml $(READ) --data.test.path=$(RUN)/data/test.json \
 	  --model.pretrained=$(CELL)/model $(FULL) --trainer.default_root_dir=$(CELL)
 
 $(CELL)/proportional/results.json: $(CELL)/model/config.json $(RUN)/all/proportional/results.json
-	$(LIGHTNING) test --config $(HERE)/test.yaml --data.test.path=$(RUN)/data/test_mix.json \
+	$(LIGHTNING) test --config $(HERE)/test.yaml $(READ) --data.test.path=$(RUN)/data/test_mix.json \
 	  --model.pretrained=$(CELL)/model $(FULL)/proportional --trainer.default_root_dir=$(@D)
