@@ -12,7 +12,7 @@ import torch
 from coincide_pl.processes import group_size, joined, own_share, passed, refuse, summed
 from coincide_pl.selection.arrays.dtypes import Array, Bools, Floats, Ints
 from coincide_pl.selection.arrays.exact import CACHED
-from coincide_pl.selection.arrays.groups import Groups, ordered
+from coincide_pl.selection.arrays.groups import Groups
 from coincide_pl.selection.arrays.nearest import MANY, Nearest, fastest, take
 from coincide_pl.selection.arrays.own_sums import OwnSums, moved_sums, shift
 from coincide_pl.selection.arrays.parallel import over
@@ -149,10 +149,8 @@ class Assigner:
         bad = -1
         for span, block in self.rows.blocks(self.height(len(unit)), self.own):
             here = slice(span.start - self.own.start, span.stop - self.own.start)
-            old = self.labels[here].copy()
-            if (old < 0).any():
-                bad = max(bad, zero_unless_finite(block, self.rows, span.start))
-            norms = self.norms_of(block, here)
+            old, bad = self.labels[here].copy(), max(bad, self._measure(block, span.start))
+            norms = self.norms[here]
             lost = changed[old] | (old < 0)
             for near, those in ((every, lost), (some, ~lost)):
                 if those.any():
@@ -171,7 +169,6 @@ class Assigner:
             The number of a record that is not finite, or -1.
         """
         lost, bad = changed[self.labels] | (self.labels < 0), -1
-        fresh = bool((self.labels < 0).any())
         self.labels[lost], self.scores[lost] = self.count, -np.inf
         height = max(1, self.config.memory // 4 // (12 * max(1, self.rows.width)))
         for numbers, centroids in passed(unit, self.count, height):
@@ -180,9 +177,7 @@ class Assigner:
             some = Nearest(centroids, moved, self.dtype, self.config.device)
             for span, block in self.rows.blocks(self.height(len(centroids)), self.own):
                 here = slice(span.start - self.own.start, span.stop - self.own.start)
-                if fresh:
-                    bad = max(bad, zero_unless_finite(block, self.rows, span.start))
-                norms = self.norms_of(block, here)
+                bad, norms = max(bad, self._measure(block, span.start)), self.norms[here]
                 for near, those in ((every, lost[here]), (some, ~lost[here])):
                     if those.any() and len(near.numbers):
                         at = np.flatnonzero(those) + here.start
@@ -207,10 +202,8 @@ class Assigner:
         def fill(read: tuple[slice, Array]) -> int:
             span, block = read
             here = slice(span.start - self.own.start, span.stop - self.own.start)
-            old, bad = self.labels[here].copy(), -1
-            if (old < 0).any():
-                bad = zero_unless_finite(block, self.rows, span.start)
-            norms = self.norms_of(block, here)
+            old, bad = self.labels[here].copy(), self._measure(block, span.start)
+            norms = self.norms[here]
             products = every.products(torch.from_numpy(block))
             self.labels[here], self.scores[here] = every(block, norms, None, products)
             table.rest[here], table.norms[here] = products.numpy(), norms
@@ -234,13 +227,15 @@ class Assigner:
         idle = deque(Groups(table, changed, near) for _ in range(torch.get_num_threads()))
         adding = Lock()
         read = np.flatnonzero(unsure | (labels != before))
-        parts = list(ordered(read, labels, second, self.rows.row_bytes))
-        blocks = self.rows.gathers(at + first for at, _ in parts)
+        # Unsure rows come first, alike ones together.
+        read = read[np.lexsort((second[read], labels[read], ~unsure[read]))]
+        parts = [read[span] for span in spans(len(read), max(1, BLOCK // self.rows.row_bytes))]
+        blocks = self.rows.gathers(at + first for at in parts)
 
-        def decide(part: tuple[tuple[Ints, Ints], Array]) -> None:
-            (at, order), block = part
-            groups = idle.pop()
-            groups.decide(block, at, labels, order[unsure[at[order]]])
+        def decide(part: tuple[Ints, Array]) -> None:
+            at, block = part
+            groups, count = idle.pop(), int(unsure[at].sum())
+            groups.decide(block[:count], at[:count], labels)
             idle.append(groups)
             if sums is not None:
                 with adding:
@@ -249,13 +244,25 @@ class Assigner:
         for _ in over(zip(parts, blocks, strict=True), decide):
             pass
 
-    def norms_of(self, block: Array, here: slice) -> Floats:
-        """The norms of some of this process's rows, float32."""
-        if np.isnan(self.norms[here]).any():
-            for part in spans(len(block), max(1, CACHED // max(1, block.shape[1]))):
-                norms = torch.from_numpy(block[part]).float().norm(dim=1)
-                self.norms[here][part] = norms.numpy()
-        return self.norms[here]
+    def _measure(self, block: Array, start: int) -> int:
+        """Takes the norms of rows that are read for the first time, and sets bad rows to zero.
+
+        Args:
+            block: rows of this process, consecutive ones.
+            start: the first one's number.
+
+        Returns:
+            The number of the record of the last row that is not finite, or -1.
+        """
+        known = self.norms[start - self.own.start :][: len(block)]
+        if not np.isnan(known).any():
+            return -1
+        known[:] = norms_of(block)
+        if np.isfinite(known).all():
+            return -1
+        bad = zero_unless_finite(block, self.rows, start)
+        known[:] = norms_of(block)
+        return bad
 
     def height(self, num_clusters: int) -> int:
         """Rows of a block, beside their products with some clusters."""
@@ -275,6 +282,14 @@ def fits_whole(num_clusters: int, width: int, memory: int) -> bool:
             what is underway.
     """
     return group_size()[0] == 1 or 24 * num_clusters * width <= memory // 2
+
+
+def norms_of(block: Array) -> Floats:
+    """The norms of rows [b, d], float32 [b]."""
+    norms = np.empty(len(block), np.float32)
+    for part in spans(len(block), max(1, CACHED // max(1, block.shape[1]))):
+        norms[part] = torch.from_numpy(block[part]).float().norm(dim=1).numpy()
+    return norms
 
 
 def zero_unless_finite(block: Array, rows: Rows, start: int) -> int:

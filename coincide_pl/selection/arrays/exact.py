@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from coincide_pl.selection.arrays.dtypes import Array, Floats
+from coincide_pl.selection.arrays.parallel import over
+from coincide_pl.selection.arrays.rows import spans
 
 STEP = 2.0**-24
 """Entries of unit vectors are multiples of it, as float16 numbers are; a float32 holds them."""
@@ -42,7 +44,10 @@ def rounded_unit(vectors: Tensor) -> Tensor:
 def unit_centroids(centroids: Floats) -> Floats:
     """Rows of norm 1 (zero stays zero), float32, exactly multiples of 2^-24."""
     unit = np.empty(centroids.shape, np.float32)
-    for start in range(0, len(unit), 256):
-        some = torch.from_numpy(centroids[start : start + 256])
-        unit[start : start + 256] = rounded_unit(some).numpy()
+
+    def fill(span: slice) -> None:
+        unit[span] = rounded_unit(torch.from_numpy(centroids[span])).numpy()
+
+    for _ in over(spans(len(unit), max(1, CACHED // max(1, centroids.shape[1]))), fill):
+        pass
     return unit

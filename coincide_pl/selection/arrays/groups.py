@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
 from coincide_pl.selection.arrays.dtypes import Array, Bools, Floats, Ints
 from coincide_pl.selection.arrays.nearest import Nearest, in_stretches
-from coincide_pl.selection.arrays.rows import BLOCK, spans
+from coincide_pl.selection.arrays.rows import spans
 from coincide_pl.selection.arrays.table import Table
 
 GROUP = 64
@@ -40,19 +38,17 @@ class Groups:
         self._some = torch.empty(GROUP, width)
         self._centroids = torch.empty(len(near.unit), width)
 
-    def decide(self, block: Array, at: Ints, labels: Ints, order: Ints) -> None:
+    def decide(self, block: Array, at: Ints, labels: Ints) -> None:
         """Finds the labels of rows.
 
         Args:
-            block: [b, d], the rows.
+            block: [b, d], the rows, alike ones next to each other.
             at: int64 [b], which rows of the table these are.
             labels: int64 [n] of all rows of the table, changed in place.
-            order: int64 [b], places in the block, those of alike rows next to each other.
         """
-        for span in spans(len(order), GROUP):
-            places = order[span]
-            rows = self._rows[: len(places)].copy_(torch.from_numpy(block[places]))
-            self._group(rows, at[places], labels)
+        for span in spans(len(at), GROUP):
+            some = torch.from_numpy(block[span])
+            self._group(self._rows[: len(some)].copy_(some), at[span], labels)
 
     def _group(self, rows: torch.Tensor, at: Ints, labels: Ints) -> None:
         table, own, every = self.table, labels[at], np.arange(len(at))
@@ -83,19 +79,3 @@ class Groups:
         found = in_stretches(rows, centroids).numpy()
         products[np.ix_(places, columns)] = found
         self.table.learn(at[places], columns, found)
-
-
-def ordered(read: Ints, labels: Ints, second: Ints, width: int) -> Iterator[tuple[Ints, Ints]]:
-    """Rows in blocks, alike ones together: ascending, and their order inside the block.
-
-    Args:
-        read: int64, the rows.
-        labels: int64 [n], of all rows.
-        second: int64 [n], the centroids that come next.
-        width: bytes of a row.
-    """
-    alike = read[np.lexsort((second[read], labels[read]))]
-    for span in spans(len(alike), max(1, BLOCK // width)):
-        rows = alike[span]
-        at = np.sort(rows)
-        yield at, np.searchsorted(at, rows)

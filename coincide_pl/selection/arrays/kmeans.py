@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from coincide_pl import ranks
 from coincide_pl.errors import SelectionError
 from coincide_pl.processes import joined
 from coincide_pl.selection.arrays.assigner import KMeansConfig
@@ -202,7 +203,8 @@ def own_kmeans(
         except SelectionError as error:
             if attempt == restarts:
                 raise
-            log.warning("%s; trying seed %d", error, seed + attempt + 1)
+            if ranks.speaks():
+                log.warning("%s; trying seed %d", error, seed + attempt + 1)
             continue
         break
     return Clusters(own, labels, method, config.seed, diagnosed)
@@ -216,12 +218,13 @@ def choose_method(
     if width <= projection or products * width <= EXACT:
         return "exact"
     method: Method = "projected" if products * projection <= PROJECTED else "two_level"
-    log.warning(
-        "clustering: exact would take up to %.1e operations, so rows are compared in %d dimensions "
-        "(%s); this gives other clusters than exact, about as another seed does (README of "
-        "experiments/benchmarks); on a GPU set data.selector.clustering=exact",
-        products * width,
-        projection,
-        method,
-    )
+    if ranks.speaks():
+        log.warning(
+            "clustering: exact would take up to %.1e operations, so rows are compared in %d "
+            "dimensions (%s); this gives other clusters than exact, about as another seed does "
+            "(README of experiments/benchmarks); on a GPU set data.selector.clustering=exact",
+            products * width,
+            projection,
+            method,
+        )
     return method

@@ -12,6 +12,10 @@ from coincide_pl.selection.arrays.dtypes import Array, Floats, Ints
 from coincide_pl.selection.arrays.exact import CACHED, widened
 from coincide_pl.selection.arrays.rows import Rows, spans
 
+WIDE = 1 << 13
+"""Numbers of a row from which on rows are added one by one, those of a cluster after one another:
+its sum stays in the cache, and `index_add_` takes longer. Narrow rows are too many for that."""
+
 
 class OwnSums:
     """The sums of rows by cluster, of which each process holds those of its own clusters.
@@ -98,6 +102,13 @@ def shift(sums: Floats, block: Array, old: Ints, new: Ints) -> None:
     """Take rows from the sums of their old clusters (-1: none) and add them to their new ones."""
     total = torch.from_numpy(sums)
     moved = np.flatnonzero(old != new)
+    if sums.shape[1] >= WIDE:
+        for place in moved[np.argsort(new[moved])].tolist():
+            row = widened(block[place])
+            total[new[place]].add_(row)
+            if old[place] >= 0:
+                total[old[place]].sub_(row)
+        return
     for part in spans(len(moved), max(1, CACHED // max(1, sums.shape[1]))):
         some = moved[part]
         rows, before = widened(block[some]), old[some]

@@ -124,7 +124,7 @@ class Rows:
         return self.gather(np.arange(start, min(stop, len(self))))
 
     def gather(self, rows: Ints) -> Array:
-        """Rows in ascending order, [len(rows), D]."""
+        """Some rows, [len(rows), D]; ascending ones are read the fastest from a disk."""
         if self.chosen is not None:
             rows = self.chosen[rows]
         read = [part[rows] for part in self.parts]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from coincide_pl.processes import everywhere, exchanged, group_size, largest, own_share, refuse
+from coincide_pl.ranks import speaks
 from coincide_pl.selection.arrays.assigner import zero_unless_finite
 from coincide_pl.selection.arrays.dtypes import Ints
 from coincide_pl.selection.arrays.rows import Rows
@@ -54,7 +55,7 @@ def rows_for_all(
     ranks, _ = group_size()
     fits = everywhere(len(wanted) * rows.row_bytes < room / ranks)  # others may write here, too
     if ranks == 1 or wide or everywhere(small) or not fits:
-        if ranks > 1:
+        if ranks > 1 and speaks():
             why = "large" if wide else "in the page cache" if fits else "too many for TMPDIR"
             log.info(
                 "clusters' rows, of a store of %.3g GB and %.3g KB each, are read from it by the "
@@ -63,11 +64,12 @@ def rows_for_all(
             )
         yield rows, wanted
         return
-    log.info(
-        "clusters' rows, of a store of %.3g GB and %.3g KB each, are sent to the process of their "
-        "cluster, and kept in %s meanwhile",
-        *(total / 1e9, rows.row_bytes / 1e3, tempfile.gettempdir()),
-    )
+    if speaks():
+        log.info(
+            "clusters' rows, of a store of %.3g GB and %.3g KB each, are sent to the process of "
+            "their cluster, and kept in %s meanwhile",
+            *(total / 1e9, rows.row_bytes / 1e3, tempfile.gettempdir()),
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.npy"
         _receive(rows, wanted, destinations, memory, path)

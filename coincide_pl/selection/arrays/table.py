@@ -75,7 +75,7 @@ class Table:
             self._directions[:, some] = turned.T @ unit[:, some]
         self._error = error
         self._rounding = error + 2.04 * (len(turned.T) + 16) * STEP
-        self._exact = self._project(unit)
+        self._exact = gram @ turned
         self._places = self._exact.astype(np.float32)
         least = values[used].min(initial=1.0)
         off = error * np.sqrt(k / least) + 2 * STEP  # of ‖Qx - y‖, for a row of norm 1
@@ -91,7 +91,7 @@ class Table:
             self.rest[span] -= times(self._coordinates[span], self._places)
         self._travelled = np.zeros(k)
         self._lengths, self._off = np.empty((2, k))
-        self._measure(np.arange(k))
+        self._measure(np.arange(k), gram.diagonal())
 
     def move(self, unit: Floats) -> None:
         """Takes other centroids as those of now.
@@ -100,35 +100,44 @@ class Table:
             unit: float32 [K, d].
         """
         assert self.unit is not None
-        moved = np.flatnonzero((unit != self.unit).any(1))
-        exact, places, old = self._exact.copy(), self._places.copy(), self.unit
-        self._exact[moved] = self._project(unit[moved])
-        self._places[moved] = self._exact[moved]
-        self.unit = unit
-        self._measure(moved)
-        for span in spans(len(moved), 64):
+        old, self.unit = self.unit, unit
+        moved = np.flatnonzero((unit != old).any(1))
+
+        def move(span: slice) -> None:
             some = moved[span]
-            step = self._places[some].astype(np.float64) - places[some]
-            squares = np.square(unit[some].astype(np.float64) - old[some]).sum(1)
-            way = apart(squares, self._exact[some] - exact[some], step) + self._blur(step) / LEAST
+            exact, places, squares, gone = self._compare(unit[some], old[some])
+            step = places - self._places[some]
+            way = apart(gone, exact - self._exact[some], step) + self._blur(step) / LEAST
             self._travelled[some] = way + (1 + 1e-6) * self._travelled[some]
+            self._exact[some], self._places[some] = exact, places
+            self._measure(some, squares)
 
-    def _project(self, unit: Floats) -> Floats:
-        """Inner products of centroids with the directions, float64 [k, m]."""
-        products = np.zeros((len(unit), len(self._directions)))
-        for some in spans(unit.shape[1], 1024):
-            products += unit[:, some].astype(np.float64) @ self._directions[:, some].T
-        return products
+        for _ in over(spans(len(moved), 32), move):
+            pass
 
-    def _measure(self, moved: Ints) -> None:
-        """Lengths of what lies apart of some centroids."""
-        assert self.unit is not None
-        for span in spans(len(moved), 64):
-            some = moved[span]
-            z = self._places[some].astype(np.float64)
-            squares = np.square(self.unit[some].astype(np.float64)).sum(1)
-            self._lengths[some] = apart(squares, self._exact[some], z)
-            self._off[some] = self._blur(z)
+    def _compare(self, unit: Floats, old: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """Where centroids are, and how far from where they were.
+
+        Returns:
+            Inner products with the directions, float64 [k, m], the same rounded to float32, squared
+            norms, float64 [k], and those of the differences from the old centroids.
+        """
+        exact = np.zeros((len(unit), len(self._directions)))
+        squares, gone = np.zeros((2, len(unit)))
+        for part in spans(unit.shape[1], 1024):
+            wide = unit[:, part].astype(np.float64)
+            directions = torch.from_numpy(self._directions[:, part])
+            exact += (torch.from_numpy(wide) @ directions.T).numpy()
+            squares += np.einsum("kd,kd->k", wide, wide)
+            wide -= old[:, part]
+            gone += np.einsum("kd,kd->k", wide, wide)
+        return exact, exact.astype(np.float32).astype(np.float64), squares, gone
+
+    def _measure(self, some: Ints, squares: Floats) -> None:
+        """Lengths of what lies apart of some centroids, of whose norms these are the squares."""
+        z = self._places[some].astype(np.float64)
+        self._lengths[some] = apart(squares, self._exact[some], z)
+        self._off[some] = self._blur(z)
 
     def _blur(self, places: Floats) -> Floats:
         """How much <Qx - y, z> may be for a row of norm 1."""

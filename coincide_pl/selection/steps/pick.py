@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from coincide_pl import ranks
 from coincide_pl.processes import joined
 from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, Ints, like
 from coincide_pl.selection.arrays.rows import MEMORY, Rows
@@ -119,7 +120,8 @@ def _chosen(cluster: KnownCluster, count: int, whole: bool) -> Ints:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Logs how long a stage took."""
+    """Logs how long a stage took, once for all processes."""
     begin = time.perf_counter()
     yield
-    log.info("%s: %.1f s", name, time.perf_counter() - begin)
+    if ranks.speaks():
+        log.info("%s: %.1f s", name, time.perf_counter() - begin)
