@@ -25,6 +25,7 @@ from coincide_pl.selection import (
     D2Pruning,
     DataTailor,
     Dics,
+    Distinct,
     HierarchicalKMeans,
     Magic,
     Perplexity,
@@ -87,6 +88,7 @@ def selectors(num_samples: int) -> dict[str, Selector]:
             [max(1, clusters // each) for each in (1, 10, 100)], "mean_token"
         ),
         "DataTailor": DataTailor(),
+        "Distinct": Distinct("mean_token"),
         "VisNec": VisNec(),
         "Dics": Dics(),
         "Magic": Magic(),
