@@ -29,6 +29,10 @@ def test_groups_give_what_is_due_within_one_and_no_more_than_they_have(groups, d
         assert found.tolist() == plain
 
 
+def test_equal_fractions_come_by_group():
+    assert shares([4, 9, 9, 9, 4], np.array([1, 2, 2, 2, 1]), 7).tolist() == [1, 2, 2, 2, 0]
+
+
 def test_what_full_groups_can_not_give_is_divided_among_the_others():
     assert shares([5, 3, 2], np.array([1, 10, 10]), 10).tolist() == [1, 5, 4]
     assert shares([1, 0, 0], np.array([2, 3, 1]), 5).tolist() == [2, 2, 1]

@@ -35,7 +35,7 @@ def shares(weights: Array, limits: Ints, count: int) -> Ints:
         own: Floats = np.where(room > 0, np.asarray(weights, np.float64), 0)
         if not own.sum() > 0:  # those with room weigh nothing: by what they have left
             own = room.astype(np.float64)
-        due = left * (own / own.sum())
+        due = np.round(left * own / own.sum(), 9)  # so that equal fractions are equal
         whole = np.minimum(np.floor(due).astype(np.int64), room)
         given += whole
         if (due <= room).all():

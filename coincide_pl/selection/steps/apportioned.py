@@ -29,7 +29,8 @@ def apportioned(weights: Floats, sizes: Ints, count: int) -> Ints:
     while True:  # sources that are taken whole, until no other is
         left = count - room[whole].sum()
         quotas = np.where(whole, 0.0, weights)
-        quotas = quotas * (left / quotas.sum()) if left else np.zeros(len(quotas))
+        quotas = quotas * left / quotas.sum() if left else np.zeros(len(quotas))
+        quotas = np.round(quotas, 9)  # so that equal remainders are equal
         if not (small := ~whole & (quotas >= room)).any():
             break
         whole |= small
