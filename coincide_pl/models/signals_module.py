@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from coincide_pl.signals.signal import Signal, making
 from coincide_pl.signals.writer import writers
 
 
-class SignalsModule(lightning.LightningModule):
+class SignalsModule(lightning.LightningModule, ABC):
     """A module whose `predict_step` gives rows of signals, from a checkpoint loaded when needed.
 
     A subclass says what it `makes`, loads `model` in `configure_model`, and gives the `facts` of
@@ -64,9 +65,9 @@ class SignalsModule(lightning.LightningModule):
         self.settings = {"dtype": dtype, "attn_implementation": attn_implementation, **settings}
         self.model: PreTrainedModel | None = None
 
+    @abstractmethod
     def makes(self, needs: Needs) -> bool:
         """Whether a pass of this module gives what a signal needs."""
-        raise NotImplementedError
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         """Writes signals wherever `data.signals` says so, with a plain Trainer too."""

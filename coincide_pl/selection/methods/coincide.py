@@ -78,16 +78,14 @@ class Coincide(Selector):
         Raises:
             SelectionError: a value that makes no sense.
         """
-        positive("bandwidth", bandwidth)
-        for name, value in {
-            "num_clusters": num_clusters,
-            "num_iterations": num_iterations,
-            "temperature": temperature,
-            "projection": projection,
-            "memory_gib": memory_gib,
-        }.items():
-            if not value > 0:
-                raise SelectionError(f"{name}: {value} must be positive")
+        positive(
+            bandwidth=bandwidth,
+            num_clusters=num_clusters,
+            num_iterations=num_iterations,
+            temperature=temperature,
+            projection=projection,
+            memory_gib=memory_gib,
+        )
         if restarts < 0:
             raise SelectionError(f"restarts: {restarts} must not be negative")
         self.num_clusters = num_clusters

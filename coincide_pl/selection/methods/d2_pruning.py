@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.greedy import pick_and_lower
 from coincide_pl.selection.arrays.neighbors import EXACT_BELOW, nearest_neighbors
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.signals.embeddings import MeanToken
 from coincide_pl.signals.likelihood import Margin
 
@@ -51,10 +51,7 @@ class D2Pruning(Selector):
         Raises:
             SelectionError: a value that makes no sense.
         """
-        if num_neighbors < 1:
-            raise SelectionError(f"num_neighbors: {num_neighbors} must be positive")
-        if not gamma > 0:
-            raise SelectionError(f"gamma: {gamma} must be positive")
+        positive(num_neighbors=num_neighbors, gamma=gamma)
         self.num_neighbors = num_neighbors
         self.gamma = gamma
         self.keep = keep

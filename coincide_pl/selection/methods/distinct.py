@@ -11,6 +11,7 @@ from coincide_pl.processes import joined
 from coincide_pl.selection.arrays.kmeans import Method
 from coincide_pl.selection.arrays.rows import MEMORY
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.selection.steps.distinct import (
     FlattenedOrder,
     distinct_budgets,
@@ -82,14 +83,12 @@ class Distinct(Selector):
         Raises:
             SelectionError: a value that makes no sense.
         """
-        for name, value in {
-            "num_clusters": 1 if num_clusters is None else num_clusters,
-            "num_iterations": num_iterations,
-            "projection": projection,
-            "memory_gib": memory_gib,
-        }.items():
-            if not value > 0:
-                raise SelectionError(f"{name}: {value} must be positive")
+        positive(
+            num_clusters=1 if num_clusters is None else num_clusters,
+            num_iterations=num_iterations,
+            projection=projection,
+            memory_gib=memory_gib,
+        )
         if restarts < 0:
             raise SelectionError(f"restarts: {restarts} must not be negative")
         self.signal = signal

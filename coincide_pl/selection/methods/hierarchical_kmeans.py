@@ -17,6 +17,7 @@ from coincide_pl.selection.arrays.lloyd import nearest_centroids
 from coincide_pl.selection.arrays.rows import MEMORY, Rows, centroid_cosines
 from coincide_pl.selection.cache import Checkpointer
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.selection.steps.even import even_shares
 from coincide_pl.selection.steps.kernels import members
 
@@ -88,9 +89,7 @@ class HierarchicalKMeans(Selector):
                 f"resamplings: {resamplings} must be a number, 0 or more, for each of the "
                 f"{len(num_clusters)} levels"
             )
-        for name, value in {"num_iterations": num_iterations, "memory_gib": memory_gib}.items():
-            if not value > 0:
-                raise SelectionError(f"{name}: {value} must be positive")
+        positive(num_iterations=num_iterations, memory_gib=memory_gib)
         self.num_clusters = list(num_clusters)
         self.signal = signal
         self.resamplings = list(resamplings)

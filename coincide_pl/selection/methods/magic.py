@@ -11,6 +11,7 @@ from coincide_pl.selection.arrays.dtypes import Array, Bools, Floats, Ints
 from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.arrays.shares import top_of_groups
 from coincide_pl.selection.selector import Picks, Pool, Selector
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.signals.answer_tokens import BridgingRelevance, SkillNeurons
 from coincide_pl.signals.likelihood import NegativeLogLikelihood
 from coincide_pl.signals.rewritten import NllWithoutImage
@@ -73,9 +74,7 @@ class Magic(Selector):
         Raises:
             SelectionError: a value that makes no sense.
         """
-        for name, value in {"rho": rho, "temperature": temperature, "gamma": gamma}.items():
-            if not value > 0:
-                raise SelectionError(f"{name}: {value} must be positive")
+        positive(rho=rho, temperature=temperature, gamma=gamma)
         if min(alpha, beta) < 0:
             raise SelectionError(f"alpha, beta: {alpha}, {beta} must not be negative")
         if not eta >= 1:
@@ -134,7 +133,7 @@ class Magic(Selector):
         """n_j: how many each bucket gives, int64 [K]."""
         sizes = np.bincount(buckets)
         masses = np.exp((quality - quality.max()) / self.temperature)
-        due = count * np.bincount(buckets, masses) / masses.sum()  # M p
+        due = np.round(count * np.bincount(buckets, masses) / masses.sum(), 9)  # M p
         most = np.minimum(sizes, int(np.ceil(self.gamma * count)))
         numbers: Ints = np.minimum(most, np.floor(due).astype(np.int64))
         order = np.argsort(np.floor(due) - due, kind="stable")

@@ -13,6 +13,7 @@ from coincide_pl.selection.arrays.neighbors import nearest_neighbors
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.arrays.shares import shares
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.signals.likelihood import NegativeLogLikelihood
 from coincide_pl.signals.rewritten import NllWithoutQuestion
 from coincide_pl.signals.vision import ImageFeatures
@@ -69,14 +70,12 @@ class PreSel(Selector):
         """
         if not 0 <= reference_fraction <= 1:
             raise SelectionError(f"reference_fraction: {reference_fraction} is outside [0, 1]")
-        for name, value in {
-            "temperature": 1.0 if temperature is None else temperature,
-            "cluster_fraction": cluster_fraction,
-            "num_neighbors": num_neighbors,
-            "num_iterations": num_iterations,
-        }.items():
-            if not value > 0:
-                raise SelectionError(f"{name}: {value} must be positive")
+        positive(
+            temperature=1.0 if temperature is None else temperature,
+            cluster_fraction=cluster_fraction,
+            num_neighbors=num_neighbors,
+            num_iterations=num_iterations,
+        )
         self.reference_fraction = reference_fraction
         self.temperature = temperature
         self.cluster_fraction = cluster_fraction

@@ -11,6 +11,7 @@ from coincide_pl.selection.arrays.greedy import pick_and_lower
 from coincide_pl.selection.arrays.neighbors import EXACT_BELOW, nearest_neighbors
 from coincide_pl.selection.arrays.rows import Rows
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.signals.clip import ClipImage, ClipText
 from coincide_pl.signals.difficulty import Difficulty
 
@@ -47,9 +48,7 @@ class SelfFilter(Selector):
         Raises:
             SelectionError: a value that makes no sense.
         """
-        for name, value in {"num_neighbors": num_neighbors, "gamma": gamma}.items():
-            if not value > 0:
-                raise SelectionError(f"{name}: {value} must be positive")
+        positive(num_neighbors=num_neighbors, gamma=gamma)
         if num_candidates < num_neighbors:
             raise SelectionError(
                 f"num_candidates: {num_candidates} must be at least num_neighbors, {num_neighbors}"

@@ -10,7 +10,7 @@ from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.arrays.rows import centroid_cosines
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
-from coincide_pl.selection.steps.checks import at_least_one
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.signals.embeddings import MeanToken
 
 
@@ -44,7 +44,7 @@ class SelfSup(Selector):
         Raises:
             SelectionError: a value that is not positive.
         """
-        at_least_one(num_clusters=num_clusters, num_iterations=num_iterations)
+        positive(num_clusters=num_clusters, num_iterations=num_iterations)
         self.num_clusters = num_clusters
         self.keep = keep
         self.num_iterations = num_iterations

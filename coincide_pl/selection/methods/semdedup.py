@@ -12,7 +12,7 @@ from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.ranking import ranked
 from coincide_pl.selection.arrays.rows import Rows, centroid_cosines
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
-from coincide_pl.selection.steps.checks import at_least_one
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.signals.embeddings import LastToken
 
 BLOCK = 2048
@@ -46,7 +46,7 @@ class SemDeDup(Selector):
         Raises:
             SelectionError: a value that is not positive.
         """
-        at_least_one(num_clusters=num_clusters, num_iterations=num_iterations)
+        positive(num_clusters=num_clusters, num_iterations=num_iterations)
         self.num_clusters = num_clusters
         self.num_iterations = num_iterations
         self.seed = seed

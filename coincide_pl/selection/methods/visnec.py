@@ -7,7 +7,7 @@ import numpy as np
 from coincide_pl.selection.arrays.kmeans import spherical_kmeans
 from coincide_pl.selection.arrays.shares import shares, top_of_groups
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
-from coincide_pl.selection.steps.checks import at_least_one
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.signals.likelihood import NegativeLogLikelihood
 from coincide_pl.signals.rewritten import Instruction, NllWithoutImage
 
@@ -51,7 +51,7 @@ class VisNec(Selector):
         Raises:
             SelectionError: a value that is not positive.
         """
-        at_least_one(num_clusters=num_clusters, num_iterations=num_iterations)
+        positive(num_clusters=num_clusters, num_iterations=num_iterations)
         self.num_clusters = num_clusters
         self.features = features
         self.num_iterations = num_iterations

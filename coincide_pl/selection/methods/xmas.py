@@ -11,7 +11,7 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import Array, Arrays, Floats, Ints
 from coincide_pl.selection.arrays.with_faiss import load_faiss
 from coincide_pl.selection.selector import Picks, Pool, Selector, SignalKind
-from coincide_pl.selection.steps.checks import at_least_one
+from coincide_pl.selection.steps.checks import positive
 from coincide_pl.selection.steps.kernels import members
 from coincide_pl.signals.spectra import CrossAttention
 
@@ -53,7 +53,7 @@ class Xmas(Selector):
         Raises:
             SelectionError: a value that is not positive.
         """
-        at_least_one(num_clusters=num_clusters, top=top, num_iterations=num_iterations)
+        positive(num_clusters=num_clusters, top=top, num_iterations=num_iterations)
         self.num_clusters = num_clusters
         self.top = top
         self.smallest = smallest

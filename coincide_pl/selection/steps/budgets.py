@@ -86,7 +86,7 @@ def official_budgets(
     Raises:
         SelectionError: the count is not to be had, or an input is not finite.
     """
-    positive("temperature", temperature)
+    positive(temperature=temperature)
     if not len(transferability) == len(density) == len(sizes):
         raise SelectionError(
             f"transferability, density and sizes are of {len(transferability)}, {len(density)} and "

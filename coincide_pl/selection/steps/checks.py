@@ -8,17 +8,11 @@ from coincide_pl.errors import SelectionError
 from coincide_pl.selection.arrays.dtypes import ArrayLike, Floats, Ints, array_of
 
 
-def positive(name: str, value: float) -> None:
-    """Refuses a parameter that is no positive number."""
-    if not 0 < value < float("inf"):
-        raise SelectionError(f"{name}: {value} must be a positive number")
-
-
-def at_least_one(**values: int) -> None:
-    """Refuses the first of some parameters, by name, that is below 1."""
+def positive(**values: float) -> None:
+    """Refuses the first of some parameters, by name, that is no positive number."""
     for name, value in values.items():
-        if value < 1:
-            raise SelectionError(f"{name}: {value} must be positive")
+        if not 0 < value < float("inf"):
+            raise SelectionError(f"{name}: {value} must be {'finite' if value > 0 else 'positive'}")
 
 
 def count_of(count: int, available: int) -> int:

@@ -50,7 +50,7 @@ def density(
         >>> density(features, np.array([0, 0, 1, 1])).round(2)
         array([1.  , 0.91])
     """
-    positive("bandwidth", bandwidth)
+    positive(bandwidth=bandwidth)
     if isinstance(features, ClusterOrder):
         return joined(_means(features, include_self))
     rows = Rows(features)

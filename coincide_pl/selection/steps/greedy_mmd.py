@@ -34,7 +34,7 @@ def greedy_mmd(
         >>> greedy_mmd(np.array([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]]), 2)
         array([1, 4])
     """
-    positive("bandwidth", bandwidth)
+    positive(bandwidth=bandwidth)
     if isinstance(features, KnownCluster):
         return features.greedy(count)
     rows = Rows(features)

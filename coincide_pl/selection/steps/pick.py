@@ -57,7 +57,7 @@ def pick(
         >>> pick(features, labels, transferability, fraction=0.5)
         array([2, 0])
     """
-    positive("bandwidth", bandwidth)
+    positive(bandwidth=bandwidth)
     rows, scores = Rows(features), numbers("transferability", transferability)
     owner = labels_of(labels, len(rows), len(scores))
     count = target_count(fraction, len(rows))
